@@ -1,0 +1,1 @@
+"""What each part promises: one Protocol a file, with its types and errors."""

@@ -1,0 +1,1 @@
+"""What others test against: shipped."""
