@@ -1,1 +1,1 @@
-"""What crosses the wire: pure values and functions."""
+"""What crosses the wire: pure values and functions, on the standard library and msgspec alone."""

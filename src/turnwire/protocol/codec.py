@@ -1,0 +1,122 @@
+"""Events to bytes and back.
+
+A frame is `event: <type>`, `data: <json>` and a blank line, each ended by a line feed. The JSON is compact and holds
+no raw character at which a reader could tear the line: line and paragraph separator and NEL (U+2028, U+2029, U+0085)
+are escaped because `str.splitlines()`, and so httpx's `iter_lines()`, splits there. A lone surrogate, which some
+model or tool may well hand us, is kept as its escape.
+
+A frame is encoded once, without its number. `number()` makes the numbered form of the same bytes by splicing.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from turnwire.protocol.errors import RemoteProtocolError
+from turnwire.protocol.events import EVENTS, Event
+
+_encode = msgspec.json.Encoder().encode
+_HEADS = {cls: f"event: {name}\ndata: ".encode() for name, cls in EVENTS.items()}
+_DECODERS = {name: msgspec.json.Decoder(cls) for name, cls in EVENTS.items()}
+
+_LINE_BREAKERS = re.compile(b"\xe2\x80[\xa8\xa9]|\xc2\x85")
+_LINE_BREAKER_ESCAPES = {b"\xe2\x80\xa8": rb"\u2028", b"\xe2\x80\xa9": rb"\u2029", b"\xc2\x85": rb"\u0085"}
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def encode_json(value: object) -> bytes:
+    """`value` (a struct, or anything that msgspec encodes) as compact JSON on one line, for every reader of lines."""
+    try:
+        data = _encode(value)
+    except UnicodeEncodeError:
+        data = _encode_with_surrogates(value)
+    if data.isascii():
+        return data
+    # Only strings hold bytes beyond ASCII, and UTF-8 is self-synchronizing: a match is always a whole character.
+    return _LINE_BREAKERS.sub(lambda match: _LINE_BREAKER_ESCAPES[match[0]], data)
+
+
+def _encode_with_surrogates(value: object) -> bytes:
+    text = json.dumps(msgspec.to_builtins(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _SURROGATES.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+
+
+def encode_frame(event: Event) -> bytes:
+    """The frame of an event, un-numbered."""
+    return _HEADS[type(event)] + encode_json(event) + b"\n\n"
+
+
+def encode_frames(events: Iterable[Event]) -> bytes:
+    """The frames of several events, one after another."""
+    return b"".join([_HEADS[type(event)] + encode_json(event) + b"\n\n" for event in events])
+
+
+def split_frames(frames: bytes) -> list[bytes]:
+    """Frames one after another, apart. The JSON escapes line feeds, so a blank line is always an end."""
+    return [frame + b"\n\n" for frame in frames.split(b"\n\n")[:-1]]
+
+
+def skip_frames(frames: bytes, count: int) -> bytes:
+    """`frames` without the first `count`."""
+    start = 0
+    for _ in range(count):
+        start = frames.index(b"\n\n", start) + 2
+    return frames[start:]
+
+
+def number(frames: bytes, first: int) -> bytes:
+    """The numbered form of frames whose first has the sequence number `first`.
+
+    `id: <n>` stands before each, and `"sequence_number": n` is added to its data object.
+    """
+    parts: list[bytes] = []
+    for n, frame in enumerate(frames.split(b"\n\n")[:-1], first):
+        comma = b"" if frame.endswith(b"{}") else b","
+        parts.append(b'id: %d\n%b%b"sequence_number":%d}\n\n' % (n, frame[:-1], comma, n))
+    return b"".join(parts)
+
+
+def decode_json(data: bytes | str) -> object:
+    """Any JSON value, lone surrogates included; ValueError when it is none."""
+    try:
+        return msgspec.json.decode(data)
+    except UnicodeDecodeError as exc:
+        raise ValueError("invalid UTF-8") from exc
+    except msgspec.DecodeError:
+        # msgspec refuses lone surrogates, which Python's own module keeps.
+        return json.loads(data, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def decode_event(type_: str, data: bytes | str) -> Event | None:
+    """The event with this name and data; None when the name is unknown: readers ignore such events.
+
+    Keys beyond the event's own (`sequence_number`) are passed over. RemoteProtocolError when the data is not what
+    the event's shape asks for.
+    """
+    decoder = _DECODERS.get(type_)
+    if decoder is None:
+        return None
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeError) as exc:
+        try:
+            return msgspec.convert(json.loads(data), EVENTS[type_])
+        except (ValueError, RecursionError):
+            raise RemoteProtocolError(f"The data of {type_} is not of its shape: {exc}") from exc
+
+
+def decode_frames(frames: bytes) -> list[Event]:
+    """The events of frames that `encode_frames` made. What we wrote ourselves is known: anything else is a bug."""
+    events: list[Event] = []
+    for frame in frames.split(b"\n\n")[:-1]:
+        head, _, data = frame.partition(b"\n")
+        event = decode_event(head[7:].decode(), data[6:])
+        assert event is not None, head
+        events.append(event)
+    return events

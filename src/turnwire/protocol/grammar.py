@@ -1,0 +1,166 @@
+"""The grammar of a turn, as a table: which event may follow which.
+
+PROTOCOL.md says the same to people; the two change in one commit. The shape is that of h11's `_state.py`: a state,
+an event, the next state. What a table of states can't say, the rules about ids, stands in the small functions below.
+
+    message.created, then blocks and tool results, then one terminal event, then nothing
+"""
+
+from collections.abc import Iterable
+from enum import Enum, auto
+
+from turnwire.protocol.errors import LocalProtocolError
+from turnwire.protocol.events import (
+    Event,
+    MessageCancelled,
+    MessageCompleted,
+    MessageCreated,
+    MessageError,
+    MessageResumed,
+    TextDelta,
+    TextStart,
+    TextStop,
+    ThinkingDelta,
+    ThinkingStart,
+    ThinkingStop,
+    ToolCallAnswered,
+    ToolCallRequested,
+    ToolResult,
+    ToolUseExecuting,
+    ToolUseInputDelta,
+    ToolUseStart,
+    ToolUseStop,
+)
+
+
+class State(Enum):
+    """Where a turn stands between two events."""
+
+    NEW = auto()
+    """Nothing has been recorded."""
+    BETWEEN = auto()
+    """No block is open."""
+    TEXT = auto()
+    THINKING = auto()
+    INPUT = auto()
+    """A tool block is open, and its input still comes."""
+    CALLED = auto()
+    """A tool block is open, and its input is whole."""
+    ENDED = auto()
+
+
+TABLE: dict[State, dict[type[Event], State]] = {
+    State.NEW: {MessageCreated: State.BETWEEN},
+    State.BETWEEN: {
+        TextStart: State.TEXT,
+        ThinkingStart: State.THINKING,
+        ToolUseStart: State.INPUT,
+        ToolResult: State.BETWEEN,
+        ToolCallRequested: State.BETWEEN,
+        ToolCallAnswered: State.BETWEEN,
+        MessageResumed: State.BETWEEN,
+        MessageCompleted: State.ENDED,
+        MessageError: State.ENDED,
+        MessageCancelled: State.ENDED,
+    },
+    State.TEXT: {TextDelta: State.TEXT, TextStop: State.BETWEEN},
+    State.THINKING: {ThinkingDelta: State.THINKING, ThinkingStop: State.BETWEEN},
+    State.INPUT: {
+        ToolUseInputDelta: State.INPUT,
+        ToolUseExecuting: State.CALLED,
+        ToolUseStop: State.BETWEEN,
+    },
+    State.CALLED: {ToolUseStop: State.BETWEEN},
+    State.ENDED: {},
+}
+
+STOPS: dict[State, Event] = {
+    State.TEXT: TextStop(),
+    State.THINKING: ThinkingStop(),
+    State.INPUT: ToolUseStop(),
+    State.CALLED: ToolUseStop(),
+}
+"""What closes the block that is open in a state."""
+
+
+class Grammar:
+    """The state of one turn: `check()` takes its events in order."""
+
+    def __init__(self) -> None:
+        self.state = State.NEW
+        self.next_seq = 0
+        self.response_id = ""
+        self.unanswered: dict[str, ToolUseStart | ToolUseExecuting] = {}
+        """Calls without a result, by id, in the order of their blocks: as started, or as executing."""
+        self.requested: set[str] = set()
+        """Ids of calls that wait for the caller's answer."""
+        self._open_call: ToolUseStart | None = None
+        self._seen: set[str] = set()
+
+    def check(self, event: Event) -> None:
+        """Take the next event. LocalProtocolError, and nothing changed, when it can't stand here."""
+        cls = type(event)
+        state = TABLE[self.state].get(cls)
+        if state is None:
+            raise LocalProtocolError(f"{cls.type} can't follow in the state {self.state.name.lower()}")
+        self._obey(event)
+        self.state = state
+        self.next_seq += 1
+
+    def check_all(self, events: Iterable[Event]) -> None:
+        """Take several events in order."""
+        for event in events:
+            self.check(event)
+
+    @property
+    def ended(self) -> bool:
+        return self.state is State.ENDED
+
+    def closing(self) -> list[Event]:
+        """What closes the open block, if one is open."""
+        stop = STOPS.get(self.state)
+        return [] if stop is None else [stop]
+
+    def _obey(self, event: Event) -> None:
+        """The rules about ids and contents: what an event asks for beside its place. The hottest comes first."""
+        match event:
+            case TextDelta(content) | ThinkingDelta(content) | ToolUseInputDelta(content):
+                _require(content != "", "a delta is never empty")
+            case ToolUseStart(id=id_):
+                _require(id_ not in self._seen, f"the call {id_} was started before")
+                self._seen.add(id_)
+                self.unanswered[id_] = event
+                self._open_call = event
+            case ToolUseExecuting(name, id_):
+                start = self._open_call
+                _require(
+                    start == ToolUseStart(name, id_), f"tool_use.executing names {id_}, which is not the open call"
+                )
+                self.unanswered[id_] = event
+            case ToolResult(id_):
+                _require(id_ in self.unanswered, f"the call {id_} is unknown, or was answered before")
+                del self.unanswered[id_]
+                self.requested.discard(id_)
+            case ToolCallRequested(id_):
+                call = self.unanswered.get(id_)
+                _require(isinstance(call, ToolUseExecuting), f"the call {id_} does not wait to be run")
+                _require(id_ not in self.requested, f"the call {id_} was requested before")
+                self.requested.add(id_)
+            case ToolCallAnswered(id_):
+                _require(id_ in self.requested, f"the call {id_} was not requested")
+                self.requested.discard(id_)
+            case MessageCreated(id_):
+                self.response_id = id_
+            case MessageResumed(id_, superseded_from=start_seq):
+                _require(id_ == self.response_id, f"{id_} is another turn")
+                _require(0 < start_seq <= self.next_seq, "superseded_from lies outside of the turn")
+            case MessageCompleted(id_) | MessageError(id_) | MessageCancelled(id_):
+                _require(id_ == self.response_id, f"{id_} is another turn")
+                _require(not self.unanswered, f"the calls {', '.join(self.unanswered)} have no result")
+            case _:
+                pass
+
+
+def _require(condition: bool, why: str) -> None:
+    if not condition:
+        raise LocalProtocolError(why)

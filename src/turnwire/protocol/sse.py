@@ -1,0 +1,91 @@
+"""Server-Sent Events as bytes come: an incremental decoder, and the heartbeats.
+
+The decoder follows the WHATWG algorithm (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream):
+lines end in LF, CR or CRLF, a byte order mark at the beginning is passed over, comments are ignored, several `data`
+lines join with LF, an event without data is none, and an event that the stream breaks off in the middle of is dropped.
+"""
+
+from typing import NamedTuple
+
+HEARTBEAT = b":\n\n"
+"""Keeps a quiet, un-numbered stream alive. Its blank line keeps the next event's frame at exactly two lines."""
+
+HEARTBEAT_NUMBERED = b":\n"
+"""The same on a numbered stream. A blank line here would make httpx-sse hand out an empty event after an `id`."""
+
+LINE_BYTES_MAX = 64 * 1024 * 1024
+"""A line longer than this is no stream of ours: a reader must not be made to gather without bound."""
+
+
+class ServerSentEvent(NamedTuple):
+    """An event as the decoder gives it: `event` is its type, `id` the last event id so far."""
+
+    event: str
+    data: str
+    id: str
+
+
+class SSEDecoder:
+    """Bytes in, events out: `feed()` takes them cut anywhere."""
+
+    def __init__(self) -> None:
+        self.last_event_id = ""
+        self._event = ""
+        self._data: list[str] = []
+        self._tail: list[bytes] = []
+        self._tail_bytes = 0
+        self._after_cr = False
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """The events that `chunk` completes. ValueError when a line passes LINE_BYTES_MAX."""
+        if self._after_cr and chunk:
+            self._after_cr = False
+            if chunk.startswith(b"\n"):  # the second half of a CRLF that was cut in two
+                chunk = chunk[1:]
+        if b"\r" in chunk:
+            self._after_cr = chunk.endswith(b"\r")
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if b"\n" not in chunk:
+            self._keep(chunk)
+            return []
+        first, *lines = chunk.split(b"\n")
+        rest = lines.pop()
+        events: list[ServerSentEvent] = []
+        self._take_line(b"".join([*self._tail, first]), events)
+        for line in lines:
+            self._take_line(line, events)
+        self._tail, self._tail_bytes = [], 0
+        self._keep(rest)
+        return events
+
+    def _keep(self, piece: bytes) -> None:
+        if piece:
+            self._tail.append(piece)
+            self._tail_bytes += len(piece)
+            if self._tail_bytes > LINE_BYTES_MAX:
+                raise ValueError(f"a line of the stream is longer than {LINE_BYTES_MAX} bytes")
+
+    def _take_line(self, raw: bytes, events: list[ServerSentEvent]) -> None:
+        if self._at_start:
+            self._at_start = False
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        if not raw:
+            self._dispatch(events)
+            return
+        if raw.startswith(b":"):
+            return
+        field, _, value = raw.partition(b":")
+        text = value.removeprefix(b" ").decode(errors="replace")
+        if field == b"data":
+            self._data.append(text)
+        elif field == b"event":
+            self._event = text
+        elif field == b"id" and "\0" not in text:
+            self.last_event_id = text
+
+    def _dispatch(self, events: list[ServerSentEvent]) -> None:
+        if self._data:
+            events.append(ServerSentEvent(self._event or "message", "\n".join(self._data), self.last_event_id))
+            self._data = []
+        self._event = ""
