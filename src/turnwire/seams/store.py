@@ -53,9 +53,9 @@ class SessionChanges(msgspec.Struct, frozen=True, kw_only=True):
     """What a PATCH changes; UNSET leaves as it is. `metadata` is merged, key by key; None removes a key."""
 
     metadata: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
-    model: str | None | msgspec.UnsetType = msgspec.UNSET
+    model: str | msgspec.UnsetType | None = msgspec.UNSET
     ttl: int | msgspec.UnsetType = msgspec.UNSET
-    instructions: str | None | msgspec.UnsetType = msgspec.UNSET
+    instructions: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):
