@@ -1,0 +1,56 @@
+# Needs python3 (3.11 or newer, with venv) and nothing else; uses uv when it is there.
+# PYTHON=… chooses the interpreter, ARGS=… goes to the program that a target runs.
+
+PYTHON ?=
+ARGS ?=
+BIN := .venv/bin
+CODE := src tests scripts $(wildcard bench)
+ENV = python="$$(PYTHON='$(PYTHON)' scripts/find-python)" && "$$python" scripts/env.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test quick long bench fmt lint clients lock
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
+
+setup: ## the environment .venv: the server, the embedded model, this checkout
+	@$(ENV)
+
+run: ## set up, and start the server (ARGS="--port 9000")
+	@$(ENV) && exec $(BIN)/turnwire serve $(ARGS)
+
+test: ## everything that CI runs
+	@$(ENV) --dev
+	@$(MAKE) --no-print-directory lint clients
+	$(BIN)/pyright
+	$(BIN)/pytest -m "not long" $(ARGS)
+
+quick: ## the checks and the fast tests, in under a minute
+	@$(ENV) --dev
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/pytest -m "not slow and not long" $(ARGS)
+
+long: ## what takes hours: storms, soaks, fuzzing
+	@$(ENV) --dev
+	@$(MAKE) --no-print-directory clients
+	TURNWIRE_LONG=1 $(BIN)/pytest -m long --timeout 0 $(ARGS)
+
+bench: ## the benchmarks
+	@$(ENV) --dev
+	$(BIN)/python -m bench $(ARGS)
+
+fmt: ## format the code, and mend what ruff can
+	@$(ENV) --dev
+	$(BIN)/ruff check --fix --quiet $(CODE) || true
+	$(BIN)/ruff format $(CODE)
+
+lint:
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/lint-imports
+
+clients:
+	@scripts/clients
+
+lock: ## make requirements/*.lock again (UPGRADE=1 for the newest versions)
+	@scripts/lock

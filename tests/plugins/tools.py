@@ -1,0 +1,85 @@
+"""Tests that need a tool which a machine may lack say so: `@pytest.mark.tool("node")`.
+
+Where the tool is missing the test is skipped, and the skipped are listed by name at the end. Where the
+environment says `CI=true` nothing may be missing: there a skip, for whatever reason, is a failure.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+CLIENTS = Path(__file__).resolve().parent.parent / "clients"
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def _on_path(*names: str) -> Callable[[], bool]:
+    return lambda: any(shutil.which(name) for name in names)
+
+
+# What a test may ask for: how to see that it is there, and how to get it.
+TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
+    "node": (_on_path("node"), "install Node.js 18 or newer"),
+    "npm-clients": (lambda: (CLIENTS / "node_modules" / ".turnwire").exists(), "run `make clients`"),
+    "curl": (_on_path("curl"), "install curl"),
+    "chromium": (_on_path(*CHROMIUM_NAMES), "install Chromium"),
+    "uv": (_on_path("uv"), "install uv"),
+}
+
+
+def in_ci() -> bool:
+    return os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"tool(*names): needs these on the machine: {', '.join(TOOLS)}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("tool"):
+        for name in mark.args:
+            if name not in TOOLS:
+                raise pytest.UsageError(
+                    f"{item.nodeid} needs the unknown tool {name!r}; known: {', '.join(TOOLS)}"
+                )
+            is_there, how = TOOLS[name]
+            if not is_there():
+                pytest.skip(f"{name} is missing here: {how}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _no_skip_in_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _no_skip_in_ci((yield))
+
+
+def _no_skip_in_ci(report: Report) -> Report:
+    """An expected failure is reported as skipped too, and stays one."""
+    if report.skipped and not hasattr(report, "wasxfail") and in_ci():
+        report.outcome = "failed"
+        report.longrepr = f"Skipped, which in CI is a failure: {_reason(report)}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.getreports("skipped")
+    if skipped:
+        terminalreporter.section("skipped on this machine")
+        for report in skipped:
+            terminalreporter.line(f"{report.nodeid}: {_reason(report)}")
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """The text of the skip, which pytest keeps as (path, line, text)."""
+    where_and_why = report.longrepr
+    text = where_and_why[2] if isinstance(where_and_why, tuple) else str(where_and_why)
+    return text.removeprefix("Skipped: ")

@@ -1,0 +1,115 @@
+"""What `make setup` says on a machine that lacks something, and that nothing is left behind there."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A Python without ensurepip, as Debian's is until python3-venv is installed.
+BARE = """
+import importlib.util, runpy
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "ensurepip" else real(name, *rest)
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A folder that is the whole PATH: a POSIX shell, and whatever the test puts in."""
+    for name in ("sh", "sed", "dirname"):
+        found = shutil.which(name)
+        assert found
+        (tmp_path / name).symlink_to(found)
+    return tmp_path
+
+
+def put(machine: Path, name: str, script: str) -> None:
+    program = machine / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+
+
+def run(machine: Path, *command: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    env = {"PATH": str(machine), **environ}
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=20, check=False)
+
+
+OLD = 'case "$2" in *version_info*) exit 1;; *) echo "python3 is 3.9.2";; esac'
+NEW = f'exec {sys.executable} "$@"'
+
+
+def test_an_old_python3_gives_way_to_a_newer_one_beside_it(machine: Path) -> None:
+    put(machine, "python3", OLD)
+    put(machine, "python3.12", NEW)
+
+    found = run(machine, ROOT / "scripts" / "find-python")
+
+    assert (found.returncode, found.stdout) == (0, "python3.12\n")
+
+
+def test_only_an_old_python3_is_one_sentence_with_its_version(machine: Path) -> None:
+    put(machine, "python3", OLD)
+
+    found = run(machine, ROOT / "scripts" / "find-python")
+
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.count("\n") == 1
+    assert "3.11 or newer" in found.stderr and "python3 is 3.9.2" in found.stderr
+
+
+def test_no_python_at_all_is_one_sentence(machine: Path) -> None:
+    found = run(machine, ROOT / "scripts" / "find-python")
+
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1 and "there is no python3" in found.stderr
+
+
+def test_the_interpreter_that_was_asked_for_is_not_replaced_by_another(machine: Path) -> None:
+    put(machine, "python3", NEW)
+    put(machine, "mine", OLD)
+
+    chosen = run(machine, ROOT / "scripts" / "find-python", PYTHON="mine")
+
+    assert chosen.returncode == 2 and "PYTHON=mine" in chosen.stderr
+
+
+def test_a_python_without_ensurepip_names_the_package_and_leaves_no_environment(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    for part in ("scripts", "requirements"):
+        shutil.copytree(ROOT / part, checkout / part)
+
+    bare = BARE.format(script=str(checkout / "scripts" / "env.py"))
+    said = run(tmp_path, sys.executable, "-c", bare)
+
+    assert said.returncode == 2
+    assert said.stderr.count("\n") == 1
+    assert "python3-venv" in said.stderr
+    assert f"python{sys.version_info[0]}.{sys.version_info[1]}-venv" in said.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_a_word_that_setup_does_not_know_is_refused(tmp_path: Path) -> None:
+    said = run(tmp_path, sys.executable, ROOT / "scripts" / "env.py", "--all")
+
+    assert said.returncode == 2 and "--all" in said.stderr
+
+
+def test_the_makefile_offers_the_promised_targets() -> None:
+    shown = subprocess.run(
+        ["make", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
+        timeout=20,
+        check=True,
+    )
+
+    listed = {line.split()[1] for line in shown.stdout.splitlines() if line.startswith("make ")}
+    assert listed >= {"setup", "run", "test", "quick", "long", "bench", "fmt", "lock", "help"}
