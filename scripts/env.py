@@ -3,9 +3,11 @@
     python3 scripts/env.py          the server, the embedded model, and this checkout, editable
     python3 scripts/env.py --dev    the tools of the tests and checks as well
 
-Runs on the standard library alone. What is installed is exactly what `requirements/*.lock` names, by hash, with `uv`
-when it is on the PATH and with the environment's own pip otherwise; the build backend comes from a lock file too, so
-that no build fetches anything by itself. Exit codes: 0 done, 1 an installation failed, 2 the machine lacks a part.
+Runs on the standard library alone. What is installed is exactly what `requirements/*.lock` names, by hash:
+with `uv` when it is on the PATH, with the environment's own pip otherwise. The build backend comes from a lock
+file too, so that no build fetches anything by itself.
+
+Exit codes: 0 done, 1 an installation failed, 2 the machine lacks a part.
 """
 
 import fcntl
@@ -15,7 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -75,7 +77,7 @@ def make_venv() -> None:
     run([UV, "venv", "-q", "--python", base, VENV] if UV else [base, "-m", "venv", VENV])
 
 
-def layer(name: str, inputs: Iterable[Path], install) -> None:
+def layer(name: str, inputs: Iterable[Path], install: Callable[[], None]) -> None:
     """Run `install` unless it has run before on the same inputs, in the same place, by the same Python."""
     key = hashlib.sha256("\0".join([str(ROOT), sys.version]).encode())
     for path in inputs:

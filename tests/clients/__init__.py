@@ -1,0 +1,1 @@
+"""Readers of a turnwire stream that others wrote, and one that forgives nothing: see `run.py`."""
