@@ -4,7 +4,7 @@
     python3 scripts/env.py --dev    the tools of the tests and checks as well
 
 Runs on the standard library alone. What is installed is exactly what `requirements/*.lock` names, by hash:
-with `uv` when it is on the PATH, with the environment's own pip otherwise. The build backend comes from a lock
+with `uv` when it is on the PATH, else with the environment's own pip. The build backend comes from a lock
 file too, so that no build fetches anything by itself.
 
 Exit codes: 0 done, 1 an installation failed, 2 the machine lacks a part.

@@ -99,7 +99,7 @@ def parse_head(received: bytes) -> Answer:
 
 
 def unchunk(body: bytes) -> bytes:
-    """The content of a whole chunked body (RFC 9112, section 7.1), which has no extensions and no trailers."""
+    """The content of a whole chunked body (RFC 9112, section 7.1) that has no extensions and no trailers."""
     content, at = bytearray(), 0
     while True:
         head = CHUNK_HEAD.match(body, at)
