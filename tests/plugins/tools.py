@@ -44,9 +44,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("tool"):
         for name in mark.args:
             if name not in TOOLS:
-                raise pytest.UsageError(
-                    f"{item.nodeid} needs the unknown tool {name!r}; known: {', '.join(TOOLS)}"
-                )
+                raise pytest.UsageError(f"{item.nodeid} needs the unknown tool {name!r}; known: {', '.join(TOOLS)}")
             is_there, how = TOOLS[name]
             if not is_there():
                 pytest.skip(f"{name} is missing here: {how}")

@@ -46,9 +46,7 @@ def test_every_line_is_a_pin_or_a_hash_so_there_is_no_address_and_no_option(lock
 def test_every_pin_has_a_hash(lock: Path) -> None:
     lines = [*lock.read_text().splitlines(), ""]
 
-    bare = [
-        line for line, after in itertools.pairwise(lines) if PIN.fullmatch(line) and not HASH.fullmatch(after)
-    ]
+    bare = [line for line, after in itertools.pairwise(lines) if PIN.fullmatch(line) and not HASH.fullmatch(after)]
 
     assert bare == []
 
@@ -67,9 +65,7 @@ def test_no_two_files_disagree_on_a_version() -> None:
 
 
 def test_dev_holds_all_of_server_so_that_the_tests_run_on_what_is_served() -> None:
-    assert (
-        pins(ROOT / "requirements" / "server.lock").keys() <= pins(ROOT / "requirements" / "dev.lock").keys()
-    )
+    assert pins(ROOT / "requirements" / "server.lock").keys() <= pins(ROOT / "requirements" / "dev.lock").keys()
 
 
 @pytest.mark.parametrize(("stem", "wanted"), [("server", SERVER), ("dev", DEV), ("build", BUILD)])
