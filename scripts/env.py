@@ -7,7 +7,7 @@ Runs on the standard library alone. What is installed is exactly what `requireme
 with `uv` when it is on the PATH, else with the environment's own pip. The build backend comes from a lock
 file too, so that no build fetches anything by itself.
 
-Exit codes: 0 done, 1 an installation failed, 2 the machine lacks a part.
+Exit codes: 0 done, 1 an installation failed, 2 the machine lacks a part, 130 interrupted.
 """
 
 import fcntl
@@ -24,6 +24,8 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
+# Stands while something is installed: an environment that still has it was cut off, and nobody knows where.
+UNFINISHED = VENV / ".turnwire-unfinished"
 LOCKS = ROOT / "requirements"
 UV = shutil.which("uv")
 
@@ -57,7 +59,7 @@ def one_at_a_time() -> None:
 
 def make_venv() -> None:
     """Create `.venv`, unless one of this very Python is there, with pip in it when uv is missing."""
-    if VENV_PYTHON.exists():
+    if VENV_PYTHON.exists() and not UNFINISHED.exists():
         check = "import sys; print(*sys.version_info[:3], sys.base_prefix)" + ("" if UV else "; import pip")
         probe = subprocess.run([VENV_PYTHON, "-c", check], capture_output=True, text=True, check=False)
         if probe.returncode == 0 and probe.stdout.strip() == " ".join([*version_numbers(), sys.base_prefix]):
@@ -71,6 +73,7 @@ def make_venv() -> None:
         )
     say(f"making .venv with Python {'.'.join(version_numbers())}")
     if VENV.exists():
+        VENV_PYTHON.unlink(missing_ok=True)  # first, so that a removal that is cut off is seen
         shutil.rmtree(VENV)
     # With an activated `.venv`, python3 is the one that was just removed.
     base = getattr(sys, "_base_executable", None) or sys.executable
@@ -85,7 +88,9 @@ def layer(name: str, inputs: Iterable[Path], install: Callable[[], None]) -> Non
     stamp = VENV / f".turnwire-{name}"
     if stamp.exists() and stamp.read_text() == key.hexdigest():
         return
+    UNFINISHED.touch()
     install()
+    UNFINISHED.unlink()
     stamp.write_text(key.hexdigest())
 
 
@@ -150,4 +155,7 @@ def stop(code: int, sentence: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        stop(130, "Stopped; the next make goes on from here.")

@@ -109,7 +109,13 @@ def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "VENV", tmp_path)
+    venv = tmp_path / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    monkeypatch.setattr(module, "VENV", venv)
+    monkeypatch.setattr(module, "VENV_PYTHON", venv / "bin" / "python")
+    monkeypatch.setattr(module, "UNFINISHED", venv / ".turnwire-unfinished")
+    monkeypatch.setattr(module, "UV", "uv")
     return module
 
 
@@ -181,19 +187,32 @@ def test_a_layer_is_installed_again_only_when_its_inputs_changed(env: ModuleType
     assert installed == ["a==1", "a==2"]
 
 
-def test_a_layer_whose_installation_was_cut_off_is_installed_again(env: ModuleType, tmp_path: Path) -> None:
+def test_an_environment_of_this_python_is_kept(env: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(env, "run", commands.append)
+
+    env.make_venv()
+
+    assert commands == [] and env.VENV_PYTHON.exists()
+
+
+def test_an_environment_whose_installation_was_cut_off_is_made_anew(
+    env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lock = tmp_path / "some.lock"
     lock.write_text("a==1")
-    installed: list[str] = []
+    commands: list[list[str]] = []
+    monkeypatch.setattr(env, "run", commands.append)
 
     def cut_off() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         env.layer("some", [lock], cut_off)
-    env.layer("some", [lock], lambda: installed.append("whole"))
+    env.make_venv()
 
-    assert installed == ["whole"]
+    assert not env.VENV.exists()  # removed, and the command that makes it is only noted here
+    assert [command[:2] for command in commands] == [["uv", "venv"]]
 
 
 def test_the_makefile_offers_the_promised_targets() -> None:
