@@ -49,7 +49,7 @@ lint:
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/lint-imports
 
-clients:
+clients: ## the npm clients that the tests run
 	@scripts/clients
 
 lock: ## make requirements/*.lock again (UPGRADE=1 for the newest versions)

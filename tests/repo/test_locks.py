@@ -1,6 +1,7 @@
 """The lock files: versions and hashes, no addresses, in agreement with each other and with pyproject.toml."""
 
 import itertools
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -76,3 +77,12 @@ def test_what_pyproject_asks_for_is_locked_within_its_range(stem: str, wanted: l
         versions = locked.get(canonicalize_name(requirement.name))
         assert versions, f"{requirement.name} is not in {stem}.lock: run make lock"
         assert all(version in requirement.specifier for version in versions), f"{requirement}: {versions}"
+
+
+def test_the_npm_lock_file_has_hashes_and_no_addresses() -> None:
+    packages = json.loads((ROOT / "tests" / "clients" / "package-lock.json").read_text())["packages"]
+    locked = {name: package for name, package in packages.items() if name}
+
+    assert locked
+    assert all(package["integrity"].startswith("sha512-") for package in locked.values())
+    assert not any("resolved" in package for package in locked.values())
