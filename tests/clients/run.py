@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def _two_lines(block: str) -> Event:
     return first.removeprefix("event: "), json.loads(second.removeprefix("data: "))
 
 
-def _output(command: list[str | Path], **environ: str) -> str:
+def _output(command: Sequence[str | Path], **environ: str) -> str:
     try:
         done = subprocess.run(
             command, capture_output=True, env={**os.environ, **environ}, timeout=TIMEOUT_S, check=False

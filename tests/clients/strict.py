@@ -12,12 +12,11 @@ import time
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
-import msgspec
-
 Event = tuple[str, dict[str, Any]]
 
 FRAME = re.compile(rb"event: ([a-z_]+\.[a-z_]+|tool_result)\ndata: ([^\n]*)\n\n")
 HEARTBEAT = b":\n\n"
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 CHUNK_HEAD = re.compile(rb"([0-9A-Fa-f]+)\r\n")
 
 # Bytes and characters that some reader takes for the end of a line.
@@ -145,7 +144,7 @@ def parse_data(raw: bytes) -> dict[str, Any]:
     for character, name in LINE_SPLITTERS.items():
         if character in text:
             fail(f"the data holds {name} raw: {raw[:200]!r}")
-    if msgspec.json.format(raw, indent=-1) != raw:
+    if re.search(r"\s", STRING.sub("", text)):
         fail(f"the data is not compact: {raw[:200]!r}")
     return data
 

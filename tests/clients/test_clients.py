@@ -183,6 +183,7 @@ def test_the_strict_reader_takes_heartbeats_only_when_told_to() -> None:
         b"event: text.start\ndata: []\n\n",
         b"event: text.start\ndata: { }\n\n",
         b'event: text.delta\ndata: {"content": "a"}\n\n',
+        b'event: text.delta\ndata: {"content":"a\\"", "more":""}\n\n',
         b'event: text.delta\ndata: {"content":"a","content":"b"}\n\n',
         b'event: text.delta\ndata: {"content":NaN}\n\n',
         b'event: text.delta\ndata: {"content":"\xff"}\n\n',
@@ -212,6 +213,12 @@ def test_the_strict_reader_refuses_every_other_frame(content: bytes) -> None:
 def test_the_strict_reader_refuses_a_body_that_does_not_end_cleanly(body: bytes) -> None:
     with pytest.raises(strict.WireError):
         strict.unchunk(body)
+
+
+def test_the_strict_reader_takes_a_lone_surrogate_as_its_escape() -> None:
+    content = b'event: text.delta\ndata: {"content":"a \\ud83d \\" b"}\n\n'
+
+    assert strict.frames(content) == [("text.delta", {"content": 'a \ud83d " b'})]
 
 
 def test_the_strict_reader_joins_chunks_wherever_they_are_cut() -> None:
