@@ -16,6 +16,9 @@ HEARTBEAT_NUMBERED = b":\n"
 LINE_BYTES_MAX = 64 * 1024 * 1024
 """A line longer than this is no stream of ours: a reader must not be made to gather without bound."""
 
+EVENT_BYTES_MAX = 64 * 1024 * 1024
+"""The same for the `data` lines of one event."""
+
 
 class ServerSentEvent(NamedTuple):
     """An event as the decoder gives it: `event` is its type, `id` the last event id so far."""
@@ -30,15 +33,19 @@ class SSEDecoder:
 
     def __init__(self) -> None:
         self.last_event_id = ""
+        """Where to resume: set by a blank line, as the specification has it. An `id` line alone, whose event a break
+        then cuts off, must not count, or resuming would lose that event."""
+        self._id = ""
         self._event = ""
         self._data: list[str] = []
+        self._data_bytes = 0
         self._tail: list[bytes] = []
         self._tail_bytes = 0
         self._after_cr = False
         self._at_start = True
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """The events that `chunk` completes. ValueError when a line passes LINE_BYTES_MAX."""
+        """The events that `chunk` completes. ValueError when a line or an event passes its limit."""
         if self._after_cr and chunk:
             self._after_cr = False
             if chunk.startswith(b"\n"):  # the second half of a CRLF that was cut in two
@@ -79,13 +86,17 @@ class SSEDecoder:
         text = value.removeprefix(b" ").decode(errors="replace")
         if field == b"data":
             self._data.append(text)
+            self._data_bytes += len(raw)
+            if self._data_bytes > EVENT_BYTES_MAX:
+                raise ValueError(f"an event of the stream is longer than {EVENT_BYTES_MAX} bytes")
         elif field == b"event":
             self._event = text
         elif field == b"id" and "\0" not in text:
-            self.last_event_id = text
+            self._id = text
 
     def _dispatch(self, events: list[ServerSentEvent]) -> None:
+        self.last_event_id = self._id
         if self._data:
             events.append(ServerSentEvent(self._event or "message", "\n".join(self._data), self.last_event_id))
-            self._data = []
+            self._data, self._data_bytes = [], 0
         self._event = ""
