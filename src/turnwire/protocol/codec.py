@@ -177,8 +177,13 @@ def decode_event(type_: str, data: bytes | str) -> Event | None:
 
 
 def _decode_event_leniently(type_: str, data: bytes | str) -> Event:
+    cls = EVENTS[type_]
     try:
-        return msgspec.convert(decode_json(data), EVENTS[type_])
+        value = decode_json(data)
+        if isinstance(value, dict):  # msgspec fails on a key with a lone surrogate, even on one that it would pass over
+            members = cast("dict[str, Any]", value)
+            value = {key: members[key] for key in cls.__struct_fields__ if key in members}
+        return msgspec.convert(value, cls)
     except (ValueError, RecursionError) as exc:
         raise RemoteProtocolError(f"The data of {type_} is not of its shape: {exc}") from exc
 
