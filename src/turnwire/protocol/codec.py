@@ -9,8 +9,10 @@ A frame is encoded once, without its number. `number()` makes the numbered form 
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable
+from typing import Any, cast
 
 import msgspec
 
@@ -20,6 +22,11 @@ from turnwire.protocol.events import EVENTS, Event
 _encode = msgspec.json.Encoder().encode
 _HEADS = {cls: f"event: {name}\ndata: ".encode() for name, cls in EVENTS.items()}
 _DECODERS = {name: msgspec.json.Decoder(cls) for name, cls in EVENTS.items()}
+
+NESTING_MAX = 200
+"""Levels of objects and lists: far more than any input needs, and far less than exhausts the stack of those who encode
+or walk a value that was decoded here."""
+_TOO_DEEP = f"it is nested deeper than {NESTING_MAX} levels"
 
 _LINE_BREAKERS = re.compile(b"\xe2\x80[\xa8\xa9]|\xc2\x85")
 _LINE_BREAKER_ESCAPES = {b"\xe2\x80\xa8": rb"\u2028", b"\xe2\x80\xa9": rb"\u2029", b"\xc2\x85": rb"\u0085"}
@@ -39,8 +46,21 @@ def encode_json(value: object) -> bytes:
 
 
 def _encode_with_surrogates(value: object) -> bytes:
-    text = json.dumps(msgspec.to_builtins(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_finite(msgspec.to_builtins(value)), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return _SURROGATES.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for NaN and the infinities, which JSON lacks: what msgspec writes."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(item) for key, item in cast("dict[str, Any]", value).items()}
+        case list():
+            return [_finite(item) for item in cast("list[Any]", value)]
+        case _:
+            return value
 
 
 def encode_frame(event: Event) -> bytes:
@@ -79,18 +99,66 @@ def number(frames: bytes, first: int) -> bytes:
 
 
 def decode_json(data: bytes | str) -> object:
-    """Any JSON value, lone surrogates included; ValueError when it is none."""
+    """Any JSON value, lone surrogates included.
+
+    ValueError, with a reason to show, when it is none; invalid UTF-8, NaN, numbers too large to hold, and nesting
+    beyond NESTING_MAX are none.
+    """
     try:
-        return msgspec.json.decode(data)
+        value = msgspec.json.decode(data)
+    except RecursionError as exc:
+        raise ValueError(_TOO_DEEP) from exc
+    except (msgspec.DecodeError, UnicodeError):
+        value = _decode_leniently(data)
+    if _brackets(data) > NESTING_MAX and _is_deep(value):
+        raise ValueError(_TOO_DEEP)
+    return value
+
+
+def _brackets(data: bytes | str) -> int:
+    """How deep `data` can be nested at most."""
+    return data.count(b"[") + data.count(b"{") if isinstance(data, bytes) else data.count("[") + data.count("{")
+
+
+def _is_deep(value: object) -> bool:
+    level: list[Any] = [value]
+    for _ in range(NESTING_MAX):
+        level = [
+            item
+            for container in level
+            if isinstance(container, dict | list)
+            for item in cast("Iterable[Any]", container.values() if isinstance(container, dict) else container)
+        ]
+    return any(isinstance(item, dict | list) for item in level)
+
+
+def _decode_leniently(data: bytes | str) -> object:
+    """Lone surrogates are what msgspec refuses, and Python's own module keeps. Nothing else is let through by it."""
+    try:
+        text = data if isinstance(data, str) else data.decode()
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=_parse_int, parse_float=_parse_float)
     except UnicodeDecodeError as exc:
-        raise ValueError("invalid UTF-8") from exc
-    except msgspec.DecodeError:
-        # msgspec refuses lone surrogates, which Python's own module keeps.
-        return json.loads(data, parse_constant=_refuse_constant)
+        raise ValueError(f"it is not UTF-8: byte {exc.start} is invalid") from exc
+    except RecursionError as exc:
+        raise ValueError(_TOO_DEEP) from exc
 
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON value")
+
+
+def _parse_int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as exc:  # Python's own limit of digits, against quadratic time
+        raise ValueError(f"it holds a number of {len(text)} digits, which is too large") from exc
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("it holds a number that is too large for a float")
+    return value
 
 
 def decode_event(type_: str, data: bytes | str) -> Event | None:
@@ -104,11 +172,20 @@ def decode_event(type_: str, data: bytes | str) -> Event | None:
         return None
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeError) as exc:
-        try:
-            return msgspec.convert(json.loads(data), EVENTS[type_])
-        except (ValueError, RecursionError):
-            raise RemoteProtocolError(f"The data of {type_} is not of its shape: {exc}") from exc
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return _decode_event_leniently(type_, data)
+
+
+def _decode_event_leniently(type_: str, data: bytes | str) -> Event:
+    cls = EVENTS[type_]
+    try:
+        value = decode_json(data)
+        if isinstance(value, dict):  # msgspec fails on a key with a lone surrogate, even on one that it would pass over
+            members = cast("dict[str, Any]", value)
+            value = {key: members[key] for key in cls.__struct_fields__ if key in members}
+        return msgspec.convert(value, cls)
+    except (ValueError, RecursionError) as exc:
+        raise RemoteProtocolError(f"The data of {type_} is not of its shape: {exc}") from exc
 
 
 def decode_frames(frames: bytes) -> list[Event]:

@@ -136,30 +136,31 @@ class MessageResumed(Event, frozen=True):
     superseded_from: int
 
 
-class MessageCompleted(Event, frozen=True):
+class _Ending(Event, frozen=True):
+    id: str
+
+
+class MessageCompleted(_Ending, frozen=True, kw_only=True):
     """Terminal: the turn came to its end."""
 
     type: ClassVar[str] = "message.completed"
-    id: str
-    usage: Usage
     status: Literal["completed"] = "completed"
+    usage: Usage
 
 
-class MessageError(Event, frozen=True):
+class MessageError(_Ending, frozen=True):
     """Terminal: the turn failed. `error` is one line for people: what was wrong and what to do."""
 
     type: ClassVar[str] = "message.error"
-    id: str
     error: str
 
 
-class MessageCancelled(Event, frozen=True):
+class MessageCancelled(_Ending, frozen=True, kw_only=True):
     """Terminal: the turn was cancelled by its caller."""
 
     type: ClassVar[str] = "message.cancelled"
-    id: str
-    usage: Usage
     status: Literal["cancelled"] = "cancelled"
+    usage: Usage
 
 
 EVENTS: dict[str, type[Event]] = {

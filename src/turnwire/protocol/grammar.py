@@ -74,6 +74,9 @@ TABLE: dict[State, dict[type[Event], State]] = {
     State.ENDED: {},
 }
 
+DELTAS = (TextDelta, ThinkingDelta, ToolUseInputDelta)
+"""These leave the state as it is."""
+
 STOPS: dict[State, Event] = {
     State.TEXT: TextStop(),
     State.THINKING: ThinkingStop(),
@@ -89,6 +92,7 @@ class Grammar:
     def __init__(self) -> None:
         self.state = State.NEW
         self.next_seq = 0
+        self._next = TABLE[State.NEW]
         self.response_id = ""
         self.unanswered: dict[str, ToolUseStart | ToolUseExecuting] = {}
         """Calls without a result, by id, in the order of their blocks: as started, or as executing."""
@@ -96,15 +100,21 @@ class Grammar:
         """Ids of calls that wait for the caller's answer."""
         self._open_call: ToolUseStart | None = None
         self._seen: set[str] = set()
+        self._fresh: set[int] = set()
+        """Where a step can have begun: the numbers of blocks' starts when no call was unanswered."""
 
     def check(self, event: Event) -> None:
         """Take the next event. LocalProtocolError, and nothing changed, when it can't stand here."""
         cls = type(event)
-        state = TABLE[self.state].get(cls)
+        state = self._next.get(cls)
         if state is None:
             raise LocalProtocolError(f"{cls.type} can't follow in the state {self.state.name.lower()}")
-        self._obey(event)
-        self.state = state
+        if isinstance(event, DELTAS):  # nearly all events: neither the state nor an id changes
+            if not event.content:
+                raise LocalProtocolError("a delta is never empty")
+        else:
+            self._obey(event)
+            self.state, self._next = state, TABLE[state]
         self.next_seq += 1
 
     def check_all(self, events: Iterable[Event]) -> None:
@@ -122,12 +132,13 @@ class Grammar:
         return [] if stop is None else [stop]
 
     def _obey(self, event: Event) -> None:
-        """The rules about ids and contents: what an event asks for beside its place. The hottest comes first."""
+        """The rules about ids and contents: what an event asks for beside its place."""
         match event:
-            case TextDelta(content) | ThinkingDelta(content) | ToolUseInputDelta(content):
-                _require(content != "", "a delta is never empty")
+            case TextStart() | ThinkingStart():
+                self._note_fresh()
             case ToolUseStart(id=id_):
                 _require(id_ not in self._seen, f"the call {id_} was started before")
+                self._note_fresh()
                 self._seen.add(id_)
                 self.unanswered[id_] = event
                 self._open_call = event
@@ -137,13 +148,19 @@ class Grammar:
                     start == ToolUseStart(name, id_), f"tool_use.executing names {id_}, which is not the open call"
                 )
                 self.unanswered[id_] = event
-            case ToolResult(id_):
-                _require(id_ in self.unanswered, f"the call {id_} is unknown, or was answered before")
+            case ToolResult(id_, is_error=is_error):
+                call = self.unanswered.get(id_)
+                _require(call is not None, f"the call {id_} is unknown, or was answered before")
+                _require(
+                    is_error or isinstance(call, ToolUseExecuting), f"the call {id_} never ran: an error answers it"
+                )
                 del self.unanswered[id_]
                 self.requested.discard(id_)
-            case ToolCallRequested(id_):
+            case ToolCallRequested(id_, name):
                 call = self.unanswered.get(id_)
-                _require(isinstance(call, ToolUseExecuting), f"the call {id_} does not wait to be run")
+                _require(
+                    isinstance(call, ToolUseExecuting) and call.name == name, f"no call {id_} of {name} waits to be run"
+                )
                 _require(id_ not in self.requested, f"the call {id_} was requested before")
                 self.requested.add(id_)
             case ToolCallAnswered(id_):
@@ -153,12 +170,19 @@ class Grammar:
                 self.response_id = id_
             case MessageResumed(id_, superseded_from=start_seq):
                 _require(id_ == self.response_id, f"{id_} is another turn")
-                _require(0 < start_seq <= self.next_seq, "superseded_from lies outside of the turn")
+                if start_seq != self.next_seq:
+                    # Else the fold would keep half a block, or a call whose result it drops.
+                    _require(start_seq in self._fresh, f"no step began at the event {start_seq}")
+                    _require(not self.unanswered, f"the calls {', '.join(self.unanswered)} are superseded unanswered")
             case MessageCompleted(id_) | MessageError(id_) | MessageCancelled(id_):
                 _require(id_ == self.response_id, f"{id_} is another turn")
                 _require(not self.unanswered, f"the calls {', '.join(self.unanswered)} have no result")
             case _:
                 pass
+
+    def _note_fresh(self) -> None:
+        if not self.unanswered:
+            self._fresh.add(self.next_seq)
 
 
 def _require(condition: bool, why: str) -> None:

@@ -16,6 +16,9 @@ HEARTBEAT_NUMBERED = b":\n"
 LINE_BYTES_MAX = 64 * 1024 * 1024
 """A line longer than this is no stream of ours: a reader must not be made to gather without bound."""
 
+EVENT_SIZE_MAX = 64 * 1024 * 1024
+"""Characters: the same for the `data` lines of one event."""
+
 
 class ServerSentEvent(NamedTuple):
     """An event as the decoder gives it: `event` is its type, `id` the last event id so far."""
@@ -30,15 +33,19 @@ class SSEDecoder:
 
     def __init__(self) -> None:
         self.last_event_id = ""
+        """Where to resume: set by a blank line, as the specification has it. An `id` line alone, whose event a break
+        then cuts off, must not count, or resuming would lose that event."""
+        self._id = ""
         self._event = ""
         self._data: list[str] = []
+        self._data_size = 0
         self._tail: list[bytes] = []
         self._tail_bytes = 0
         self._after_cr = False
         self._at_start = True
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """The events that `chunk` completes. ValueError when a line passes LINE_BYTES_MAX."""
+        """The events that `chunk` completes. ValueError when a line or an event passes its limit."""
         if self._after_cr and chunk:
             self._after_cr = False
             if chunk.startswith(b"\n"):  # the second half of a CRLF that was cut in two
@@ -46,18 +53,18 @@ class SSEDecoder:
         if b"\r" in chunk:
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if b"\n" not in chunk:
+        end = chunk.rfind(b"\n")
+        if end < 0:
             self._keep(chunk)
             return []
-        first, *lines = chunk.split(b"\n")
-        rest = lines.pop()
-        events: list[ServerSentEvent] = []
-        self._take_line(b"".join([*self._tail, first]), events)
-        for line in lines:
-            self._take_line(line, events)
+        whole = b"".join([*self._tail, chunk[:end]])
         self._tail, self._tail_bytes = [], 0
-        self._keep(rest)
-        return events
+        self._keep(chunk[end + 1 :])
+        if self._at_start:
+            self._at_start = False
+            whole = whole.removeprefix(b"\xef\xbb\xbf")
+        # A line feed is no part of a longer character, so whole lines decode as one text.
+        return self._take_lines(whole.decode(errors="replace").split("\n"))
 
     def _keep(self, piece: bytes) -> None:
         if piece:
@@ -66,26 +73,33 @@ class SSEDecoder:
             if self._tail_bytes > LINE_BYTES_MAX:
                 raise ValueError(f"a line of the stream is longer than {LINE_BYTES_MAX} bytes")
 
-    def _take_line(self, raw: bytes, events: list[ServerSentEvent]) -> None:
-        if self._at_start:
-            self._at_start = False
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-        if not raw:
-            self._dispatch(events)
-            return
-        if raw.startswith(b":"):
-            return
-        field, _, value = raw.partition(b":")
-        text = value.removeprefix(b" ").decode(errors="replace")
-        if field == b"data":
-            self._data.append(text)
-        elif field == b"event":
-            self._event = text
-        elif field == b"id" and "\0" not in text:
-            self.last_event_id = text
+    def _take_lines(self, lines: list[str]) -> list[ServerSentEvent]:
+        events: list[ServerSentEvent] = []
+        for line in lines:
+            if line:
+                self._take_line(line)
+            else:
+                self.last_event_id = self._id
+                if self._data:
+                    data = self._data[0] if len(self._data) == 1 else "\n".join(self._data)
+                    events.append(ServerSentEvent(self._event or "message", data, self._id))
+                    self._data, self._data_size = [], 0
+                self._event = ""
+        return events
 
-    def _dispatch(self, events: list[ServerSentEvent]) -> None:
-        if self._data:
-            events.append(ServerSentEvent(self._event or "message", "\n".join(self._data), self.last_event_id))
-            self._data = []
-        self._event = ""
+    def _take_line(self, line: str) -> None:
+        field, _, value = line.partition(":")  # of a comment the field is empty
+        if value.startswith(" "):
+            value = value[1:]
+        if field == "data":
+            self._take_data(value)
+        elif field == "event":
+            self._event = value
+        elif field == "id" and "\0" not in value:
+            self._id = value
+
+    def _take_data(self, value: str) -> None:
+        self._data.append(value)
+        self._data_size += len(value) + 1
+        if self._data_size > EVENT_SIZE_MAX:
+            raise ValueError(f"an event of the stream is longer than {EVENT_SIZE_MAX} characters")
