@@ -114,6 +114,11 @@ class Transcript:
                 pass
         self.next_seq += 1
 
+    def text_since(self, seq: int) -> str:
+        """The text of the blocks that began at `seq` or later."""
+        texts = ["".join(d.pieces) for d in self._drafts if d.seq >= seq and isinstance(d.start, TextStart)]
+        return "\n\n".join(texts)
+
     @property
     def content(self) -> list[Block]:
         """The blocks so far, in order."""

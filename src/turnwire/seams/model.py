@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator
 from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
+from pydantic_ai.models import Model
+from pydantic_ai.settings import ModelSettings
 
+ThinkingLevel = Literal["off", "low", "medium", "high"]
 PieceKind = Literal["text", "thinking", "call"]
 
 
@@ -40,3 +43,53 @@ class PiecewiseStream(Protocol):
     def pieces(self) -> AsyncIterator[list[Piece]]:
         """All that came with one read, as one list, never empty."""
         ...
+
+
+class ChosenModel(Protocol):
+    """A model that a turn uses, and what is known of it."""
+
+    @property
+    def spec(self) -> str:
+        """As its caller named it."""
+        ...
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def tools(self) -> bool:
+        """Whether it is offered tools."""
+        ...
+
+    @property
+    def images(self) -> bool:
+        """Whether it takes images."""
+        ...
+
+    @property
+    def files(self) -> bool:
+        """Whether it takes other files."""
+        ...
+
+    def settings(self, thinking: ThinkingLevel | None) -> ModelSettings:
+        """The provider's settings for a level of thinking; None: the server's default."""
+        ...
+
+
+class Models(Protocol):
+    """The models of this server."""
+
+    def choose(self, spec: str | None) -> ChosenModel:
+        """The model that a caller names, or the server's own for None. `InvalidRequest` when it can't be had."""
+        ...
+
+
+class ModelEntry(msgspec.Struct, frozen=True):
+    """A model as `GET /v1/models` lists it. `thinking`: it can show its reasoning."""
+
+    id: str
+    provider: str
+    default: bool
+    tools: bool
+    thinking: bool
+    images: bool

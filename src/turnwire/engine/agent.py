@@ -1,0 +1,268 @@
+"""The agent's loop: model request, tool calls, model request, until the model has nothing more to call.
+
+Where a turn stands is read from its history alone, so the loop that begins a turn is the loop that goes on with one
+whose server died. A step has two durable points: (a) the model's whole response joins the history in the transaction
+of its last `*.stop`, before any tool starts; (b) each call's return joins it in the transaction of its `tool_result`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import structlog
+from pydantic_ai import RunContext
+from pydantic_ai.messages import InstructionPart, ModelResponse, ToolCallPart
+from pydantic_ai.models import ModelRequestParameters, StreamedResponse
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.usage import RequestUsage, RunUsage
+
+from turnwire.engine.blocks import BlockWriter
+from turnwire.engine.calls import SUPERSEDED, CallRunner, Result, Tools, in_turn
+from turnwire.engine.context import Call, History, response_entry, return_entry
+from turnwire.engine.limits import (
+    REQUEST_ATTEMPTS_MAX,
+    RETRY_DELAY_MAX_S,
+    RETRY_DELAY_S,
+    STEPS_MAX,
+    TOKENS_MAX,
+    TOOL_CALLS_MAX,
+)
+from turnwire.engine.pieces import pieces_of
+from turnwire.engine.recorder import Recorder
+from turnwire.engine.trouble import Silence, Trouble, explain, is_provider_error
+from turnwire.protocol.events import Event, MessageResumed, ToolResult, Usage
+from turnwire.seams.model import ChosenModel, Piece
+from turnwire.seams.store import HistoryEntry
+from turnwire.seams.tool import ToolContext
+
+log = structlog.get_logger(__name__)
+
+
+class TurnFailed(Exception):
+    """The turn can't go on; the text is the sentence of its `message.error`."""
+
+
+@dataclass(frozen=True)
+class StepLimits:
+    """How patient a step is. Seconds; the server's settings."""
+
+    first_token_timeout_s: float = 300.0
+    next_token_timeout_s: float = 120.0
+    step_retries: int = 2
+    """How often a step that had shown something is made again when its provider breaks off."""
+
+
+@dataclass(kw_only=True)
+class TurnParts:
+    """What a turn is run with."""
+
+    recorder: Recorder
+    history: History
+    model: ChosenModel
+    tools: Tools
+    context: RunContext[ToolContext]
+    instructions: str | None
+    settings: ModelSettings
+    show_thinking: bool
+    limits: StepLimits = field(default_factory=StepLimits)
+
+
+class Agent:
+    """One turn's loop. `run()` returns when the model has come to its end; `TurnFailed` when it can't."""
+
+    def __init__(self, parts: TurnParts) -> None:
+        self._parts = parts
+        self._recorder = parts.recorder
+        self._history = parts.history
+        self._runner = CallRunner(parts.tools, parts.context)
+
+    async def run(self) -> None:
+        while True:
+            if self._history.open_calls:
+                await self._run_calls(list(self._history.open_calls.values()))
+            elif self._history.awaits_model:
+                self._check_limits()
+                await self._step()
+            else:
+                return
+
+    def _check_limits(self) -> None:
+        usage = self._recorder.usage
+        for have, most, what in (
+            (usage.requests, STEPS_MAX, "model requests"),
+            (usage.tool_calls, TOOL_CALLS_MAX, "tool calls"),
+            (usage.total_tokens, TOKENS_MAX, "tokens"),
+        ):
+            if have >= most:
+                raise TurnFailed(f"The turn reached its limit of {most} {what}: send another message to go on.")
+
+    # A step: a model request, made again while that helps.
+
+    async def _step(self) -> None:
+        attempts, interruptions = 0, 0
+        while True:
+            self._recorder.step_seq = self._recorder.next_seq
+            writer = BlockWriter(self._parts.tools)
+            try:
+                response = await self._request(writer)
+                break
+            except Exception as exc:
+                if not is_provider_error(exc):
+                    raise
+                attempts += 1
+                shown = self._recorder.next_seq > self._recorder.step_seq
+                trouble = explain(exc, self._parts.model.spec)
+                log.warning("model_request_failed", model=self._parts.model.spec, shown=shown, error=repr(exc)[:2000])
+                interruptions += shown
+                if not self._may_try_again(trouble, attempts, interruptions):
+                    raise TurnFailed(trouble.sentence) from exc
+                if shown:
+                    self._supersede_step()
+                await asyncio.sleep(_delay_s(attempts, trouble))
+        self._keep(response, writer)
+
+    def _may_try_again(self, trouble: Trouble, attempts: int, interruptions: int) -> bool:
+        return (
+            trouble.transient
+            and attempts < REQUEST_ATTEMPTS_MAX
+            and interruptions <= self._parts.limits.step_retries
+            and (trouble.retry_after_s or 0) <= RETRY_DELAY_MAX_S
+        )
+
+    def _supersede_step(self) -> None:
+        """The provider broke off after the step had shown something: say that it is made again."""
+        grammar = self._recorder.grammar
+        response_id = self._recorder.turn.id
+        events: list[Event] = [
+            *grammar.closing(),
+            *(ToolResult(id_, SUPERSEDED, is_error=True) for id_ in grammar.unanswered),
+            MessageResumed(response_id, "provider_interrupted", self._recorder.step_seq),
+        ]
+        self._recorder.record(events)
+
+    async def _request(self, writer: BlockWriter) -> ModelResponse:
+        parts = self._parts
+        parameters = ModelRequestParameters(
+            function_tools=[tool.tool_def for tool in parts.tools.values()],
+            instruction_parts=[InstructionPart(content=parts.instructions)] if parts.instructions else None,
+        )
+        scope = asyncio.timeout(parts.limits.first_token_timeout_s)
+        first = True
+        try:
+            async with scope:
+                async with parts.model.model.request_stream(
+                    self._history.messages, parts.settings, parameters, parts.context
+                ) as stream:
+                    async for pieces in _punctual(pieces_of(stream), scope, parts.limits.next_token_timeout_s):
+                        first = False
+                        self._show(writer, pieces)
+                        await self._recorder.room()
+                    return self._whole(stream, writer)
+        except TimeoutError as exc:
+            if not scope.expired():
+                raise
+            limits = parts.limits
+            raise Silence(limits.first_token_timeout_s if first else limits.next_token_timeout_s, first=first) from exc
+
+    def _show(self, writer: BlockWriter, pieces: list[Piece]) -> None:
+        if not self._parts.show_thinking:
+            pieces = [piece for piece in pieces if piece.kind != "thinking"]
+        events = writer.feed(pieces)
+        if events:
+            self._recorder.record(events)
+
+    def _whole(self, stream: StreamedResponse, writer: BlockWriter) -> ModelResponse:
+        """The response, when its stream has come to its end."""
+        response = stream.get()
+        # A call that the stream did not tell of, piece by piece, is told of now.
+        missing = [
+            Piece(index, "call", part.args_as_json_str(), part.tool_name)
+            for index, part in enumerate(response.parts)
+            if isinstance(part, ToolCallPart) and index not in writer.calls
+        ]
+        if missing:
+            self._show(writer, missing)
+        return response
+
+    def _keep(self, response: ModelResponse, writer: BlockWriter) -> None:
+        """Durable point (a): the last stop, the whole response, and what can be said at once of calls that can't be
+        made, in one transaction."""
+        call_parts = {i: part for i, part in enumerate(response.parts) if isinstance(part, ToolCallPart)}
+        events = writer.finish({i: part.args for i, part in call_parts.items()})
+        calls: list[Call] = []
+        for index, part in call_parts.items():
+            told = writer.calls[index]
+            # A provider refuses a history in which an input is no object.
+            part.args = "{}" if told.value is None else msgspec.json.encode(told.value).decode()
+            calls.append(Call(told.id, part, told.value))
+        entry = response_entry(response, [call.id for call in calls])
+        usage = self._recorder.usage + _usage_of(response.usage, len(calls))
+        self._history.add(entry)
+        entries = [entry]
+        for call in calls:
+            refusal = self._runner.refusal(call)
+            if refusal is not None:
+                events.append(ToolResult(call.id, refusal.content, is_error=True))
+                entries.append(self._answer(call, refusal))
+        self._recorder.record(events, history=entries, usage=usage)
+
+    # Tool calls.
+
+    async def _run_calls(self, calls: list[Call]) -> None:
+        await self._recorder.durable()
+        if in_turn(calls, self._parts.tools):
+            for call in calls:
+                await self._run_call(call)
+        else:
+            async with asyncio.TaskGroup() as group:
+                for call in calls:
+                    group.create_task(self._run_call(call))
+
+    async def _run_call(self, call: Call) -> None:
+        """Durable point (b): the result and the return that the model is given, in one transaction."""
+        result = await self._runner.run(call)
+        entry = self._answer(call, result)
+        self._recorder.record([ToolResult(call.id, result.content, result.is_error)], history=[entry])
+
+    def _answer(self, call: Call, result: Result) -> HistoryEntry:
+        entry = return_entry(call, result.content, is_error=result.is_error)
+        self._history.add(entry)
+        return entry
+
+
+async def _punctual(
+    batches: AsyncIterator[list[Piece]], scope: asyncio.Timeout, limit_s: float
+) -> AsyncIterator[list[Piece]]:
+    """The batches, each within `limit_s` of the one before. The timer is moved once a second, not for each batch."""
+    loop = asyncio.get_running_loop()
+    moved = -1.0
+    async for batch in batches:
+        now = loop.time()
+        if now - moved > 1:
+            moved = now
+            scope.reschedule(now + limit_s + 1)
+        yield batch
+
+
+def _delay_s(attempts: int, trouble: Trouble) -> float:
+    delay = min(RETRY_DELAY_S * 2 ** (attempts - 1), RETRY_DELAY_MAX_S)
+    return max(delay, trouble.retry_after_s or 0)
+
+
+def _usage_of(usage: RequestUsage, calls: int) -> Usage:
+    return Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        requests=1,
+        tool_calls=calls,
+    )
+
+
+def tool_run_context(deps: ToolContext, model: Any) -> RunContext[ToolContext]:
+    """What the agent library hands to a tool."""
+    return RunContext(deps=deps, model=model, usage=RunUsage())

@@ -1,0 +1,55 @@
+"""Every bound of the engine, with its unit and its reason."""
+
+PENDING_BYTES_MAX = 1024 * 1024
+"""Bytes of a turn that may wait for their commit: beyond it the provider's socket is not read."""
+
+TAIL_BYTES_MAX = 256 * 1024
+"""Committed bytes of a running turn kept in memory for followers that are a little behind; others read the log."""
+
+PAGE_BYTES_MAX = 256 * 1024
+"""Bytes of the log that a follower reads at a time: what a slow reader of a long turn costs in memory."""
+
+TOOL_RESULT_CHARS_MAX = 256 * 1024
+"""Characters of a tool's result: more than a model can use; what is over is cut, and the result says so."""
+
+TOOL_TIME_LIMIT_S = 120.0
+"""Seconds that a tool call may take when its tool names no limit of its own."""
+
+STEPS_MAX = 200
+"""Model requests of a turn: an agent that has not come to an end by then goes in circles."""
+
+TOOL_CALLS_MAX = 1000
+"""Tool calls of a turn, for the same reason."""
+
+TOKENS_MAX = 20_000_000
+"""Tokens of a turn, all of its requests together: bounds what one message can cost."""
+
+PARALLEL_CALLS_MAX = 16
+"""Tool calls of one turn that run at once; more wait for a place."""
+
+REQUEST_ATTEMPTS_MAX = 4
+"""How often a model request is made before the step has shown anything: rides out a short overload."""
+
+RETRY_DELAY_S = 0.5
+"""Seconds before the second attempt; doubles with each."""
+
+RETRY_DELAY_MAX_S = 30.0
+"""The longest wait between two attempts. A provider that asks for more is not waited for: the turn says so."""
+
+ERROR_CHARS_MAX = 600
+"""Characters of a `message.error`: a sentence for people, not a dump."""
+
+STORE_RETRY_DELAY_S = 0.25
+"""Seconds before what the store refused (a full disk) is handed in again; doubles up to the next."""
+
+STORE_RETRY_DELAY_MAX_S = 5.0
+"""The longest wait before the store is tried again: how late a turn notices that there is room."""
+
+RETRY_AFTER_DRAINING_S = 5
+"""Seconds that a caller is asked to wait while the server stops: about what a restart takes."""
+
+SWEEP_INTERVAL_S = 5.0
+"""Seconds between two sweeps: how late a session past its time goes."""
+
+SWEEP_BITE = 50
+"""Sessions or turns that one bite of a sweep takes: some milliseconds of the writer's time."""

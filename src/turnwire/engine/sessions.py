@@ -1,0 +1,39 @@
+"""What callers do with sessions."""
+
+from typing import Any
+
+from turnwire.engine.turns import Turns
+from turnwire.protocol.ids import new_session_id
+from turnwire.seams.clock import Clock
+from turnwire.seams.model import Models
+from turnwire.seams.store import Session, SessionChanges, Store
+
+
+class Sessions:
+    """The sessions of this server."""
+
+    def __init__(self, store: Store, turns: Turns, models: Models, clock: Clock) -> None:
+        self._store = store
+        self._turns = turns
+        self._models = models
+        self._clock = clock
+
+    async def create(self, tenant: str, *, model: str | None, **fields: Any) -> Session:
+        """A new session. `fields`: those of `Session` that its caller sets."""
+        if model is not None:
+            self._models.choose(model)
+        now = self._clock.now()
+        session = Session(id=new_session_id(), tenant=tenant, created_at=now, last_activity=now, model=model, **fields)
+        await self._store.create_session(session)
+        return session
+
+    async def update(self, tenant: str, session_id: str, changes: SessionChanges) -> Session:
+        if isinstance(changes.model, str):
+            self._models.choose(changes.model)
+        return await self._store.update_session(tenant, session_id, changes)
+
+    async def delete(self, tenant: str, session_id: str) -> None:
+        """It is gone at once; a running turn is cancelled, and its rows and files go when that has ended."""
+        running_id = await self._store.delete_session(tenant, session_id)
+        if running_id is not None:
+            self._turns.stop(running_id)

@@ -1,0 +1,189 @@
+"""Running turns. A turn is a task of the supervisor, not of anybody's connection, and ends here, whatever happens.
+
+Every way out of the loop leads through `_end()`: one transaction closes the open block, answers the open calls, leaves
+a history that every provider accepts, and writes the one terminal event, which frees the session.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+
+from turnwire.engine.agent import Agent, TurnFailed
+from turnwire.engine.calls import NOT_RUN, STOPPED, Result
+from turnwire.engine.context import History, note_entry, return_entry
+from turnwire.engine.follow import Follower, Tail
+from turnwire.engine.limits import ERROR_CHARS_MAX
+from turnwire.engine.recorder import Recorder, TurnLost
+from turnwire.protocol.events import (
+    Event,
+    MessageCancelled,
+    MessageCompleted,
+    MessageError,
+    Terminal,
+    ToolResult,
+    ToolUseExecuting,
+)
+from turnwire.protocol.grammar import Grammar
+from turnwire.protocol.transcript import Transcript
+from turnwire.seams.store import HistoryEntry, Store, StoreUnavailable, Turn
+
+log = structlog.get_logger(__name__)
+
+CANCELLED_NOTE = "The user stopped this turn here."
+
+
+class Running:
+    """A turn that runs here."""
+
+    def __init__(self, store: Store, turn: Turn, grammar: Grammar, transcript: Transcript) -> None:
+        self.turn = turn
+        self.tail = Tail(grammar.next_seq - 1)
+        self.recorder = Recorder(store, turn, self.tail, grammar, transcript)
+        self.history = History()
+        self.task: asyncio.Task[None] | None = None
+        self.cancelled = False
+        """Its caller wants it cancelled."""
+        self.ending = False
+        """It writes its ending: no longer to be interrupted."""
+
+    def cancel(self) -> None:
+        """Stop at once what it does, and end it as cancelled."""
+        if not self.cancelled:
+            self.cancelled = True
+            if self.task is not None and not self.ending:
+                self.task.cancel()
+
+
+Prepare = Callable[[Running], Awaitable[Agent]]
+"""Makes what the turn is run with; what it raises ends the turn."""
+
+
+class Supervisor:
+    """The turns that run in this process."""
+
+    def __init__(self, store: Store, *, turn_timeout_s: float) -> None:
+        self._store = store
+        self._turn_timeout_s = turn_timeout_s
+        self._running: dict[str, Running] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    @property
+    def turn_ids(self) -> list[str]:
+        return list(self._running)
+
+    def get(self, turn_id: str) -> Running | None:
+        return self._running.get(turn_id)
+
+    def start(self, running: Running, prepare: Prepare, *, age_s: float = 0.0) -> None:
+        """Make the turn a task of its own. `age_s`: how long ago it began; its time limit counts from there."""
+        turn = running.turn
+        self._running[turn.id] = running
+        self._idle.clear()
+        limit_s = max(self._turn_timeout_s - age_s, 0.0)
+        running.task = asyncio.create_task(self._run(running, prepare, limit_s), name=f"turn {turn.id}")
+        running.task.add_done_callback(lambda _: self._forget(running))
+
+    def follow(self, turn_id: str, next_seq: int, *, numbered: bool) -> Follower:
+        """A follower of a turn, running here or not, from the event `next_seq` on."""
+        running = self._running.get(turn_id)
+        tail = None if running is None else running.tail
+        return Follower(self._store, turn_id, tail, next_seq, numbered=numbered)
+
+    async def drain(self, grace_s: float) -> None:
+        """Let running turns end for a grace time, then leave those that have not: the next start takes them up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        self.abandon()
+        while self._running:
+            await self._idle.wait()
+
+    def abandon(self) -> None:
+        """Leave all running turns as they are, now. Their followers are cut off, without an ending."""
+        for running in list(self._running.values()):
+            running.tail.cut()
+            if running.task is not None:
+                running.task.cancel()
+
+    def _forget(self, running: Running) -> None:
+        if self._running.get(running.turn.id) is running:
+            del self._running[running.turn.id]
+        running.tail.cut()
+        if not self._running:
+            self._idle.set()
+
+    async def _run(self, running: Running, prepare: Prepare, limit_s: float) -> None:
+        scope = asyncio.timeout(limit_s)
+        terminal: Terminal
+        turn_id = running.turn.id
+        try:
+            async with scope:
+                agent = await prepare(running)
+                await agent.run()
+            terminal = MessageCompleted(turn_id, usage=running.recorder.usage)
+        except asyncio.CancelledError:
+            if not running.cancelled:
+                raise  # the server stops: the turn is left for its next start
+            terminal = MessageCancelled(turn_id, usage=running.recorder.usage)
+        except TurnLost:
+            log.warning("turn_lost", response_id=turn_id)
+            return
+        except Exception as exc:
+            terminal = MessageError(turn_id, _sentence(exc, scope.expired(), turn_id, self._turn_timeout_s))
+        await self._end(running, terminal)
+
+    async def _end(self, running: Running, terminal: Terminal) -> None:
+        """Close what is open, leave a history that can be gone on with, and end the turn, in one transaction."""
+        running.ending = True
+        events, entries = _closing(running, terminal)
+        try:
+            running.recorder.record(events)
+            await running.recorder.end(terminal, entries)
+            log.info("turn_ended", response_id=terminal.id, ending=terminal.type)
+        except TurnLost:
+            log.warning("turn_lost", response_id=terminal.id)
+
+
+def _closing(running: Running, terminal: Terminal) -> tuple[list[Event], list[HistoryEntry]]:
+    grammar, history = running.recorder.grammar, running.history
+    events = grammar.closing()
+    entries: list[HistoryEntry] = []
+    for id_, call in list(grammar.unanswered.items()):
+        result = Result(STOPPED if isinstance(call, ToolUseExecuting) else NOT_RUN, is_error=True)
+        events.append(ToolResult(id_, result.content, is_error=True))
+        if id_ in history.open_calls:
+            entry = return_entry(history.open_calls[id_], result.content, is_error=True)
+            entries.append(entry)
+            history.add(entry)
+    if history.messages and history.awaits_model:
+        partial = running.recorder.transcript.text_since(running.recorder.step_seq)
+        entries.append(note_entry(_note(terminal), partial))
+    return events, entries
+
+
+def _note(terminal: Terminal) -> str:
+    match terminal:
+        case MessageError(error=error):
+            return f"This turn ended here with an error: {error}"
+        case _:
+            return CANCELLED_NOTE
+
+
+def _sentence(exc: Exception, timed_out: bool, turn_id: str, limit_s: float) -> str:
+    match exc:
+        case TurnFailed():
+            sentence = str(exc)
+        case TimeoutError() if timed_out:
+            sentence = f"The turn took longer than its limit of {limit_s:g} seconds: send another message to go on."
+        case StoreUnavailable():
+            sentence = "The server could not store the answer (is its disk full?): try again when there is room."
+        case _:
+            log.error("turn_failed", response_id=turn_id, exc_info=exc)
+            sentence = f"The turn failed inside the server; its log has the details under {turn_id}. Try again."
+    return " ".join(sentence.split())[:ERROR_CHARS_MAX]

@@ -1,0 +1,61 @@
+"""What goes with time: sessions past theirs, the rows and files of deleted ones, events past their retention.
+
+In small bites, each a short transaction of its own, so that the hot path never waits long behind one.
+"""
+
+import asyncio
+
+import structlog
+
+from turnwire.engine.limits import SWEEP_BITE, SWEEP_INTERVAL_S
+from turnwire.seams.clock import Clock
+from turnwire.seams.store import Store, StoreUnavailable
+from turnwire.seams.workspaces import Workspaces
+
+log = structlog.get_logger(__name__)
+
+
+class Sweeper:
+    """Sweeps every SWEEP_INTERVAL_S. `replay_retention_s`: how long a finished turn's events stay; None: as its
+    session."""
+
+    def __init__(
+        self,
+        store: Store,
+        workspaces: Workspaces,
+        clock: Clock,
+        *,
+        idle_ttl_s: float,
+        replay_retention_s: float | None,
+    ) -> None:
+        self._store = store
+        self._workspaces = workspaces
+        self._clock = clock
+        self._idle_ttl_s = idle_ttl_s
+        self._replay_retention_s = replay_retention_s
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        interval_s = SWEEP_INTERVAL_S
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                more = await self.sweep()
+            except StoreUnavailable:
+                log.warning("sweep_failed", exc_info=True)
+                more = False
+            # Between two bites, others write.
+            interval_s = 0.01 if more else SWEEP_INTERVAL_S
+
+    async def sweep(self) -> bool:
+        """Take one bite of each kind. True when there may be more."""
+        expired = await self._store.expire_sessions(idle_ttl_s=self._idle_ttl_s, limit=SWEEP_BITE)
+        purged = await self._store.purge_sessions(limit=SWEEP_BITE)
+        for session in purged:
+            if session.workspace == "private":
+                await asyncio.to_thread(self._workspaces.remove_private, session.tenant, session.id)
+        dropped = 0
+        if self._replay_retention_s is not None:
+            before = self._clock.now() - self._replay_retention_s
+            dropped = await self._store.drop_events(ended_before=before, limit=SWEEP_BITE)
+        return max(expired, len(purged), dropped) == SWEEP_BITE

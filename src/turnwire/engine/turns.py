@@ -1,0 +1,288 @@
+"""What callers do with turns: begin one, follow it, cancel it, read the conversation; and their life over restarts."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+import structlog
+from pydantic_ai.messages import BinaryContent, UserContent
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.toolsets import AbstractToolset
+
+from turnwire.engine.agent import Agent, StepLimits, TurnFailed, TurnParts, tool_run_context
+from turnwire.engine.context import History, clean_text, prompt_entry
+from turnwire.engine.follow import Follower
+from turnwire.engine.limits import RETRY_AFTER_DRAINING_S
+from turnwire.engine.recovery import Reason, rebuild, take_up
+from turnwire.engine.supervisor import Prepare, Running, Supervisor
+from turnwire.protocol.codec import encode_frame, encode_json
+from turnwire.protocol.errors import InvalidRequest, NotFound, Unavailable
+from turnwire.protocol.events import MessageCreated
+from turnwire.protocol.grammar import Grammar
+from turnwire.protocol.ids import new_message_id, new_response_id
+from turnwire.protocol.transcript import Block, Transcript
+from turnwire.seams.clock import Clock
+from turnwire.seams.model import ChosenModel, Models, ThinkingLevel
+from turnwire.seams.store import NewTurn, Session, Store, Turn
+from turnwire.seams.tool import ToolContext
+from turnwire.seams.workspace import FileAccess
+from turnwire.seams.workspaces import Workspaces
+
+log = structlog.get_logger(__name__)
+
+
+class MessagePart(msgspec.Struct, frozen=True):
+    """A part of a user's message. `data` of an image or a file is its bytes; `path` names it in the workspace."""
+
+    type: Literal["text", "image", "file"]
+    text: str = ""
+    data: bytes = b""
+    media_type: str = ""
+    path: str | None = None
+
+
+class MessageSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a message may set for its turn."""
+
+    temperature: float | None = None
+    max_output_tokens: int | None = None
+    thinking: ThinkingLevel | None = None
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message to a session. `parts` is never empty; `key` is its idempotency key."""
+
+    parts: list[MessagePart]
+    model: str | None = None
+    settings: MessageSettings = MessageSettings()
+    key: str | None = None
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The server's settings that turns go by. Times are seconds."""
+
+    owner: str
+    lease_s: float = 30.0
+    turn_timeout_s: float = 5400.0
+    recovery: Literal["continue", "fail"] = "continue"
+    recoveries_max: int = 3
+    instructions: str | None = None
+    steps: StepLimits = StepLimits()
+
+
+class Turns:
+    """The turns of this server."""
+
+    def __init__(
+        self,
+        store: Store,
+        models: Models,
+        toolset: AbstractToolset[ToolContext],
+        workspaces: Workspaces,
+        clock: Clock,
+        options: Options,
+    ) -> None:
+        self._store = store
+        self._models = models
+        self._toolset = toolset
+        self._workspaces = workspaces
+        self._clock = clock
+        self._options = options
+        self.supervisor = Supervisor(store, turn_timeout_s=options.turn_timeout_s)
+        self.draining = False
+        """New turns are refused: the server is about to stop."""
+
+    # Beginning
+
+    async def begin(self, tenant: str, session_id: str, message: Message) -> tuple[Turn, bool]:
+        """The turn that this message begins, durably; or, True, the one that its idempotency key began before."""
+        if self.draining:
+            raise Unavailable(
+                "The server is about to stop: try again in a moment.", retry_after_s=RETRY_AFTER_DRAINING_S
+            )
+        session = await self._store.get_session(tenant, session_id)
+        chosen = self._models.choose(message.model or session.model)
+        for part in message.parts:
+            _check_part(part, chosen)
+        turn_id = new_response_id()
+        begun = await self._store.begin_turn(
+            NewTurn(
+                id=turn_id,
+                session_id=session_id,
+                tenant=tenant,
+                message_id=new_message_id(),
+                message=encode_json([_block(part) for part in message.parts]),
+                history=prompt_entry(_prompt(message.parts)),
+                frames=encode_frame(MessageCreated(turn_id, session_id)),
+                model=message.model,
+                settings=encode_json(message.settings),
+                owner=self._options.owner,
+                lease_s=self._options.lease_s,
+                idempotency_key=message.key,
+                fingerprint=_fingerprint(session_id, message),
+            )
+        )
+        if not begun.replayed:
+            grammar, transcript = Grammar(), Transcript()
+            created = MessageCreated(turn_id, session_id)
+            grammar.check(created)
+            transcript.add(created)
+            running = Running(self._store, begun.turn, grammar, transcript)
+            running.tail.publish(0, encode_frame(created), ended=False)
+            self.supervisor.start(running, self._preparation(begun.session))
+        return begun.turn, begun.replayed
+
+    def _preparation(self, session: Session, reason: Reason | None = None) -> Prepare:
+        """How a turn of this session is made ready; with a `reason`, one whose server died."""
+
+        async def prepare(running: Running) -> Agent:
+            turn = running.turn
+            running.history = History(await self._store.read_history(session.id))
+            if reason is not None and self._options.recovery == "fail":
+                raise TurnFailed("The server was restarted while this turn ran: send the message again.")
+            if turn.recoveries > self._options.recoveries_max:
+                raise TurnFailed(
+                    f"The server stopped {turn.recoveries} times while this turn ran, so it was given up: "
+                    "send the message again."
+                )
+            try:
+                chosen = self._models.choose(turn.model or session.model)
+            except InvalidRequest as exc:
+                raise TurnFailed(exc.message) from exc
+            parts = await self._parts(running, session, chosen)
+            if reason is not None:
+                take_up(running, parts.tools, reason)
+            return Agent(parts)
+
+        return prepare
+
+    async def _parts(self, running: Running, session: Session, chosen: ChosenModel) -> TurnParts:
+        settings = msgspec.json.decode(running.turn.settings, type=MessageSettings)
+        access = FileAccess.parse(session.file_access)
+        workspace = await asyncio.to_thread(
+            self._workspaces.open, session.tenant, session.id, session.workspace, access
+        )
+        context = tool_run_context(ToolContext(session.tenant, session.id, workspace), chosen.model)
+        return TurnParts(
+            recorder=running.recorder,
+            history=running.history,
+            model=chosen,
+            tools=await self._toolset.get_tools(context) if chosen.tools else {},
+            context=context,
+            instructions="\n\n".join(filter(None, [self._options.instructions, session.instructions])) or None,
+            settings=_model_settings(settings, chosen),
+            show_thinking=settings.thinking != "off",
+            limits=self._options.steps,
+        )
+
+    # Following
+
+    async def get(self, tenant: str, session_id: str, turn_id: str) -> Turn:
+        return await self._store.get_turn(tenant, session_id, turn_id)
+
+    def follow(self, turn: Turn, next_seq: int, *, numbered: bool) -> Follower:
+        """A follower from the event `next_seq` on."""
+        return self.supervisor.follow(turn.id, next_seq, numbered=numbered)
+
+    async def follow_after(self, tenant: str, session_id: str, turn_id: str, after: int) -> Follower | None:
+        """A numbered follower of what comes after the event `after` (-1: everything); None when that was the last.
+
+        `InvalidRequest` when the log has no such event, `NotFound` when its events are gone.
+        """
+        turn = await self._store.get_turn(tenant, session_id, turn_id)
+        running = self.supervisor.get(turn_id)
+        last_seq = turn.last_seq if running is None else max(turn.last_seq, running.tail.last_seq)
+        if after > last_seq:
+            raise InvalidRequest(f"The last event id {after} is beyond the log, which ends at {last_seq}.")
+        ended = turn.ended_at is not None or (running is not None and running.tail.ended)
+        if ended and after == last_seq:
+            return None
+        if running is None:
+            await self._store.read_events(turn_id, after + 1, bytes_max=1)
+        return self.follow(turn, after + 1, numbered=True)
+
+    async def content_so_far(self, turn: Turn) -> list[Block]:
+        """What a running turn has said so far, as its log tells."""
+        return (await rebuild(self._store, turn)).recorder.transcript.content
+
+    async def cancel(self, tenant: str, session_id: str, turn_id: str) -> Turn:
+        """Ask for the end of a turn; the answer is the turn, which may have ended already."""
+        turn = await self._store.request_cancel(tenant, session_id, turn_id)
+        if turn.ended_at is None:
+            self.stop(turn_id)
+        return turn
+
+    def stop(self, turn_id: str) -> None:
+        """Stop a turn here, whose cancel is durable."""
+        running = self.supervisor.get(turn_id)
+        if running is not None:
+            running.cancel()
+
+    # Life over restarts
+
+    async def take_over(self, *, everything: bool, reason: Reason) -> int:
+        """Take up turns that their server left running: all, or those whose lease has run out. How many they are."""
+        turns = await self._store.take_over(self._options.owner, lease_s=self._options.lease_s, everything=everything)
+        for turn in turns:
+            running = await rebuild(self._store, turn)
+            try:
+                session = await self._store.get_session(turn.tenant, turn.session_id)
+            except NotFound:  # deleted: its turn is to be cancelled, and needs no more of it than its id
+                session = _deleted_session(turn)
+            self.supervisor.start(
+                running, self._preparation(session, reason), age_s=self._clock.now() - turn.created_at
+            )
+            if turn.cancel_requested:
+                running.cancel()
+        return len(turns)
+
+    async def drain(self, grace_s: float) -> None:
+        """Refuse new turns, let running ones end for a grace time, and leave the others for the next start."""
+        self.draining = True
+        await self.supervisor.drain(grace_s)
+
+
+def _deleted_session(turn: Turn) -> Session:
+    return Session(
+        id=turn.session_id, tenant=turn.tenant, created_at=turn.created_at, ttl=0, last_activity=turn.created_at
+    )
+
+
+def _check_part(part: MessagePart, chosen: ChosenModel) -> None:
+    if part.type == "image" and not chosen.images:
+        raise InvalidRequest(f"The model {chosen.spec} takes no images; GET /v1/models tells which ones do.")
+    if part.type == "file" and not chosen.files:
+        raise InvalidRequest(f"The model {chosen.spec} takes no files; put their text into the message.")
+
+
+def _block(part: MessagePart) -> dict[str, Any]:
+    if part.type == "text":
+        return {"type": "text", "text": part.text}
+    return {"type": part.type, "path": part.path, "media_type": part.media_type}
+
+
+def _prompt(parts: Sequence[MessagePart]) -> str | list[UserContent]:
+    if len(parts) == 1 and parts[0].type == "text":
+        return clean_text(parts[0].text)
+    return [
+        clean_text(part.text)
+        if part.type == "text"
+        else BinaryContent(part.data, media_type=part.media_type, identifier=part.path)
+        for part in parts
+    ]
+
+
+def _fingerprint(session_id: str, message: Message) -> bytes:
+    """What a repeat under the same idempotency key must match: the session, the message and the model."""
+    return hashlib.sha256(encode_json([session_id, message.parts, message.model])).digest()
+
+
+def _model_settings(settings: MessageSettings, chosen: ChosenModel) -> ModelSettings:
+    result = chosen.settings(settings.thinking)
+    if settings.temperature is not None:
+        result["temperature"] = settings.temperature
+    if settings.max_output_tokens is not None:
+        result["max_tokens"] = settings.max_output_tokens
+    return result

@@ -1,0 +1,47 @@
+"""The application: routes, errors, CORS and the document."""
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from turnwire import __version__
+from turnwire.server import documents, problems
+from turnwire.server.context import Services
+from turnwire.server.edge import Edge
+from turnwire.server.routes import health, messages, models, responses, sessions
+
+EXPOSED_HEADERS = ["X-Response-Id", "X-Request-Id", "Retry-After", "Link", "ETag"]
+
+DESCRIPTION = """
+Open a session, send it a message, and read the agent's turn as Server-Sent Events while it happens. What is shown is
+stored, and stays: a turn runs to its end whether or not anybody reads it, and can be followed from any point.
+"""
+
+
+def create_app(services: Services) -> FastAPI:
+    """The ASGI application over these services."""
+    app = FastAPI(
+        title="turnwire",
+        version=__version__,
+        summary="Agent sessions over Server-Sent Events.",
+        description=DESCRIPTION,
+        redoc_url=None,
+        root_path=services.options.root_path,
+        separate_input_output_schemas=False,
+    )
+    app.state.services = services
+    app.state.keys = services.keys
+    for module in (health, sessions, messages, responses, models):
+        app.include_router(module.router)
+    problems.add_handlers(app)
+    app.openapi = lambda: documents.document(app)
+    if services.options.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(services.options.cors_origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id"],
+            expose_headers=EXPOSED_HEADERS,
+            max_age=600,
+        )
+    app.add_middleware(Edge)
+    return app

@@ -1,0 +1,53 @@
+"""A connection: uvicorn's HTTP protocol, with the bounds in time and the errors that ours needs beside."""
+
+import asyncio
+import socket
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from turnwire.protocol.codec import encode_json
+from turnwire.protocol.errors import InvalidRequest
+
+HEADER_TIMEOUT_S = 20.0
+"""Seconds that a request's head may take: a half-sent one holds a connection for ever otherwise."""
+
+
+class Connection(HttpToolsProtocol):
+    """`tcp_user_timeout_ms`: how long sent bytes may stay unacknowledged before the connection counts as dead. A
+    half-open one is noticed by this alone: heartbeats just queue on it, and Linux gives up after some 15 minutes."""
+
+    tcp_user_timeout_ms = 60_000
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        sock: Any = transport.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.tcp_user_timeout_ms)
+        self._head_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._on_slow_head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._head_timer.cancelled():  # a later request on the same connection
+            self._head_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._on_slow_head)
+        # The stream breaks its connection off where a clean end would be a lie.
+        self.scope["state"]["transport"] = self.transport  # pyright: ignore[reportTypedDictNotRequiredAccess]
+
+    def on_headers_complete(self) -> None:
+        self._head_timer.cancel()
+        super().on_headers_complete()
+
+    def _on_slow_head(self) -> None:
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        body = encode_json({"error": InvalidRequest.name, "message": "This is no valid HTTP/1.1 request."})
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        self.transport.close()

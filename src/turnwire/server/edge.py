@@ -1,0 +1,79 @@
+"""What every request passes: an id, a bound on its body, and an answer whatever happens."""
+
+import re
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from turnwire.protocol.errors import InternalError, PayloadTooLarge
+from turnwire.protocol.ids import new_request_id
+from turnwire.server.problems import problem
+
+log = structlog.get_logger(__name__)
+
+BODY_BYTES_MAX = 4 * 1024 * 1024
+"""Bytes of a JSON body, chunked ones too (PROTOCOL.md): an image in a message fits, a film does not."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class Edge:
+    """ASGI middleware, the outermost of ours."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope["headers"])
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id)]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                log.exception("request_failed", method=scope["method"], path=scope["path"])
+                if started:
+                    raise
+                await problem(InternalError())(scope, receive, send_with_id)
+
+
+def _request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value
+    return new_request_id().encode()
+
+
+async def read_body(receive: Receive, headers: MutableMapping[str, str] | Any) -> bytes:
+    """The whole body; `PayloadTooLarge` beyond BODY_BYTES_MAX, before it is read where its length is told."""
+    length = headers.get("content-length", "")
+    if length.isdigit() and int(length) > BODY_BYTES_MAX:
+        raise _too_large()
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b"".join(chunks)
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > BODY_BYTES_MAX:
+            raise _too_large()
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _too_large() -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is larger than {BODY_BYTES_MAX // 1024 // 1024} MiB.")

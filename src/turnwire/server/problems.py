@@ -1,0 +1,68 @@
+"""Errors as answers: one body for all of them, those of the framework included."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from turnwire.protocol.codec import encode_json
+from turnwire.protocol.errors import ERRORS, InvalidRequest, MethodNotAllowed, NotFound, TurnwireError, Unauthorized
+
+_BY_STATUS: dict[int, type[TurnwireError]] = {cls.status: cls for cls in reversed(ERRORS.values())}
+
+
+def problem(exc: TurnwireError) -> Response:
+    """The answer that an error is: `{"error", "message"}`, with the headers that go with it."""
+    headers: dict[str, str] = {}
+    if exc.retry_after_s is not None:
+        headers["Retry-After"] = str(exc.retry_after_s)
+    if exc.response_id is not None:
+        headers["X-Response-Id"] = exc.response_id
+    if isinstance(exc, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    body = encode_json({"error": exc.name, "message": exc.message})
+    return Response(body, exc.status, headers, media_type="application/json")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Have every error of the application answered by `problem()`."""
+
+    async def on_error(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, TurnwireError)
+        return problem(exc)
+
+    async def on_http_error(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, HTTPException)
+        answer = problem(_from_framework(exc, request))
+        if exc.headers and "Allow" in exc.headers:
+            answer.headers["Allow"] = exc.headers["Allow"]
+        return answer
+
+    async def on_invalid(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, RequestValidationError)
+        return problem(InvalidRequest(describe(exc.errors())))
+
+    app.add_exception_handler(TurnwireError, on_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+
+
+def _from_framework(exc: HTTPException, request: Request) -> TurnwireError:
+    cls = _BY_STATUS.get(exc.status_code, InvalidRequest)
+    if cls is NotFound:
+        return NotFound(f"There is no endpoint {request.url.path}; /docs lists those that there are.")
+    if cls is MethodNotAllowed:
+        return MethodNotAllowed()
+    return cls(str(exc.detail))
+
+
+def describe(errors: Any) -> str:
+    """What is wrong with an input, in one line that names each field."""
+    faults: list[str] = []
+    for error in errors[:5]:
+        where = ".".join(str(step) for step in error["loc"] if step not in ("body", "query", "path", "header"))
+        what = str(error["msg"]).removeprefix("Value error, ")
+        faults.append(f"{where}: {what}" if where else what)
+    return "; ".join(faults) + "."
