@@ -1,0 +1,193 @@
+"""Opening the database file: is it ours, whole, and of our version; migrations; connections.
+
+Everything that is wrong with the file is a `StoreRefused`: one sentence that names the file, and what to do.
+"""
+
+import os
+import re
+import sqlite3
+from contextlib import closing
+from importlib import resources
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from turnwire.seams.store import StoreDamaged
+from turnwire.stores.sqlite.log import check_newest
+
+Synchronous = Literal["FULL", "NORMAL"]
+
+SQLITE_VERSION_MIN = (3, 37, 0)
+"""STRICT tables; RETURNING and UPDATE … FROM are older."""
+
+APPLICATION_ID = 0x74776972
+"""'twir', in the header of the file."""
+
+WRITER_BUSY_MS = 250
+"""How long one try for the write lock waits; the writer tries again for as long as it takes."""
+
+READER_BUSY_MS = 5_000
+"""A reader waits only for what takes moments, such as the reset of the write-ahead log."""
+
+STATEMENTS_CACHED = 256
+
+_HEADER_BYTES = 100
+_MAGIC = b"SQLite format 3\0"
+_DAMAGED = "restore a backup of the data folder, or move the file away to begin with an empty store"
+
+
+class StoreRefused(Exception):
+    """The database can't be used: its message is one sentence that says why and what to do."""
+
+
+class Migration(NamedTuple):
+    """One step of the schema; steps are numbered from 1 without gaps."""
+
+    version: int
+    name: str
+    sql: str
+
+
+def load_migrations() -> list[Migration]:
+    """The steps that ship with this program, in order."""
+    folder = resources.files("turnwire.stores.sqlite") / "migrations"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    migrations: list[Migration] = []
+    for expected, file in enumerate(files, 1):
+        match = re.fullmatch(r"(\d{4})_\w+\.sql", file.name)
+        assert match and int(match[1]) == expected, f"migrations must be numbered without gaps: {file.name}"
+        migrations.append(Migration(expected, file.name, file.read_text("utf-8")))
+    return migrations
+
+
+def open_database(
+    path: Path, synchronous: Synchronous, migrations: list[Migration] | None = None
+) -> sqlite3.Connection:
+    """The writing connection, on a file that was checked and brought to our version. StoreRefused when it can't be."""
+    if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+        needed = ".".join(map(str, SQLITE_VERSION_MIN))
+        raise StoreRefused(
+            f"This Python has SQLite {sqlite3.sqlite_version}, turnwire needs {needed} or newer: use a newer Python."
+        )
+    _check_header(path)
+    try:
+        db = connect(path, WRITER_BUSY_MS)
+    except sqlite3.Error as exc:
+        raise StoreRefused(f"The database {path} can't be opened ({exc}): check its folder and its owner.") from exc
+    try:
+        _prepare(db, path, synchronous, load_migrations() if migrations is None else migrations)
+    except (sqlite3.DatabaseError, StoreDamaged) as exc:
+        db.close()
+        raise _refusal(path, exc) from exc
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect(path: Path, busy_ms: int, *, query_only: bool = False) -> sqlite3.Connection:
+    """A connection that begins and ends transactions only when it is told to, and may change threads."""
+    db = sqlite3.connect(
+        path,
+        timeout=busy_ms / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=STATEMENTS_CACHED,
+    )
+    db.execute("PRAGMA foreign_keys = ON")
+    if query_only:
+        db.execute("PRAGMA query_only = ON")
+    return db
+
+
+def _prepare(db: sqlite3.Connection, path: Path, synchronous: Synchronous, migrations: list[Migration]) -> None:
+    # Before the first table and the first page: later it would take a rewrite of the whole file.
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    _check_version(db, path, len(migrations))
+    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StoreRefused(f"The database {path} can't use a write-ahead log: keep it on a local file system.")
+    db.execute(f"PRAGMA synchronous = {synchronous}")
+    migrate(db, migrations)
+    # What the last run left in the write-ahead log goes into the file: then its size tells whether it is whole.
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    _check_size(path)
+    check_newest(db)
+    _sync_folder(path.parent)
+
+
+def migrate(db: sqlite3.Connection, migrations: list[Migration]) -> None:
+    """Apply what is missing, each step in a transaction of its own that also counts it."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    for migration in migrations[version:]:
+        try:
+            db.executescript(f"BEGIN IMMEDIATE;\n{migration.sql}\n;PRAGMA user_version = {migration.version};\nCOMMIT;")
+        except sqlite3.Error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+
+def _check_header(path: Path) -> None:
+    """A missing or empty file is a new database; any other must begin as SQLite's do."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise StoreRefused(f"The database {path} can't be read: {exc.strerror}.") from exc
+    if header and (len(header) < _HEADER_BYTES or not header.startswith(_MAGIC)):
+        raise StoreRefused(f"The file {path} is no SQLite database: {_DAMAGED}.")
+
+
+def _check_version(db: sqlite3.Connection, path: Path, ours: int) -> None:
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    (application_id,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if tables and application_id != APPLICATION_ID:
+        raise StoreRefused(f"The database {path} belongs to another program: choose another data folder.")
+    if version > ours:
+        raise StoreRefused(
+            f"The database {path} has the version {version}, this turnwire knows versions up to {ours}: "
+            "start the newer turnwire that wrote it, or restore a backup from before it."
+        )
+
+
+def _check_size(path: Path) -> None:
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+        size = os.fstat(file.fileno()).st_size
+    page_bytes = int.from_bytes(header[16:18])
+    page_bytes = 65_536 if page_bytes == 1 else page_bytes
+    expected = int.from_bytes(header[28:32]) * page_bytes
+    if size < expected:
+        raise StoreRefused(
+            f"The database {path} is cut off: {size} bytes where there should be {expected}: {_DAMAGED}."
+        )
+
+
+def _refusal(path: Path, exc: Exception) -> StoreRefused:
+    code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    if isinstance(exc, StoreDamaged) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreRefused(f"The database {path} is damaged ({exc}): {_DAMAGED}.")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreRefused(f"The database {path} is locked by another program: end that program first.")
+    if code == sqlite3.SQLITE_FULL:
+        return StoreRefused(f"The database {path} can't be written, its disk is full: make room.")
+    return StoreRefused(f"The database {path} can't be used ({exc}): check its folder and its owner.")
+
+
+def _sync_folder(folder: Path) -> None:
+    """The entry of a new file in its folder must be as durable as its content."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_version(path: Path) -> int:
+    """The version of a database, without changing it."""
+    with closing(connect(path, READER_BUSY_MS, query_only=True)) as db:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        return version

@@ -1,0 +1,158 @@
+"""Sessions and access keys: queries on a connection, in the transaction of whoever calls."""
+
+import sqlite3
+from typing import Any
+
+import msgspec
+
+from turnwire.protocol.codec import encode_json
+from turnwire.protocol.errors import Conflict, InvalidRequest, NotFound
+from turnwire.seams.store import Key, Session, SessionChanges
+from turnwire.stores.common import UNKNOWN_CURSOR, merge_metadata
+from turnwire.stores.sqlite.rows import (
+    SESSION,
+    decode_session_data,
+    encode_session_data,
+    from_text,
+    session_of,
+    to_text,
+)
+
+_ONE = f"{SESSION} WHERE s.id = ? AND s.tenant = ? AND s.deleted_at IS NULL"
+
+
+def create(db: sqlite3.Connection, _: float, session: Session) -> None:
+    cursor = db.execute(
+        "INSERT INTO sessions (id, tenant, created_at, persistent, ttl, data) VALUES (?,?,?,?,?,?)"
+        " ON CONFLICT DO NOTHING",
+        (
+            to_text(session.id),
+            to_text(session.tenant),
+            session.created_at,
+            session.persistent,
+            session.ttl,
+            encode_session_data(session),
+        ),
+    )
+    if cursor.rowcount != 1:
+        raise Conflict(f"There is a session {session.id} already.")
+
+
+def get_row(db: sqlite3.Connection, tenant: str, session_id: str) -> tuple[Any, ...]:
+    """The row of SESSION of a session that is there and is the tenant's, else NotFound."""
+    row = db.execute(_ONE, (to_text(session_id), to_text(tenant))).fetchone()
+    if row is None:
+        raise NotFound(f"There is no session {session_id}.")
+    return row
+
+
+def get(db: sqlite3.Connection, tenant: str, session_id: str) -> Session:
+    return session_of(get_row(db, tenant, session_id))
+
+
+_PLACE = """
+SELECT created_at, id FROM sessions WHERE id = :id AND tenant = :tenant
+UNION ALL SELECT created_at, id FROM gone_sessions WHERE id = :id AND tenant = :tenant
+"""
+
+
+def list_(db: sqlite3.Connection, tenant: str, busy: bool | None, after: str | None, limit: int) -> list[Session]:
+    sql = f"{SESSION} WHERE s.tenant = :tenant AND s.deleted_at IS NULL"
+    values: dict[str, Any] = {"tenant": to_text(tenant), "limit": limit}
+    if after is not None:
+        place = db.execute(_PLACE, {"id": to_text(after), "tenant": values["tenant"]}).fetchone()
+        if place is None:
+            raise InvalidRequest(UNKNOWN_CURSOR)
+        values["created_at"], values["id"] = place
+        sql += " AND (s.created_at, s.id) < (:created_at, :id)"
+    if busy is not None:
+        running = "(SELECT session FROM turns WHERE ended_at IS NULL)"
+        sql += f" AND s.n {'IN' if busy else 'NOT IN'} {running}"
+    sql += " ORDER BY s.created_at DESC, s.id DESC LIMIT :limit"
+    return [session_of(row) for row in db.execute(sql, values)]
+
+
+def update(db: sqlite3.Connection, _: float, tenant: str, session_id: str, changes: SessionChanges) -> Session:
+    row = get_row(db, tenant, session_id)
+    n, data = row[0], decode_session_data(row[6])
+    fields: dict[str, Any] = {}
+    if changes.metadata is not msgspec.UNSET:
+        fields["metadata"] = merge_metadata(data.metadata, changes.metadata)
+    if changes.model is not msgspec.UNSET:
+        fields["model"] = changes.model
+    if changes.instructions is not msgspec.UNSET:
+        fields["instructions"] = changes.instructions
+    ttl = row[5] if changes.ttl is msgspec.UNSET else changes.ttl
+    changed = encode_json(msgspec.structs.replace(data, **fields))
+    db.execute("UPDATE sessions SET ttl = ?, data = ? WHERE n = ?", (ttl, changed, n))
+    return get(db, tenant, session_id)
+
+
+def delete(db: sqlite3.Connection, now: float, tenant: str, session_id: str) -> str | None:
+    n = get_row(db, tenant, session_id)[0]
+    db.execute("UPDATE sessions SET deleted_at = ? WHERE n = ?", (now, n))
+    running = db.execute(
+        "UPDATE turns SET cancel_requested = 1 WHERE session = ? AND ended_at IS NULL RETURNING id", (n,)
+    ).fetchall()
+    return running[0][0] if running else None
+
+
+_DELETE_IDLE = """
+UPDATE sessions SET deleted_at = :now WHERE n IN (
+    SELECT s.n FROM sessions AS s LEFT JOIN turns AS t ON t.n = (SELECT max(n) FROM turns WHERE session = s.n)
+    WHERE {condition} AND s.deleted_at IS NULL
+      AND s.n NOT IN (SELECT session FROM turns WHERE ended_at IS NULL)
+    LIMIT :limit
+)
+"""
+_LAST_ACTIVITY = "coalesce(t.ended_at, t.created_at, s.created_at)"
+_OLDER = _DELETE_IDLE.format(condition=f"s.tenant = :tenant AND {_LAST_ACTIVITY} < :before")
+_PAST_TTL = _DELETE_IDLE.format(condition="s.persistent = 1 AND s.created_at + s.ttl <= :now")
+_PAST_IDLE = _DELETE_IDLE.format(
+    condition=f"s.persistent = 0 AND s.created_at <= :before AND {_LAST_ACTIVITY} <= :before"
+)
+
+
+def delete_idle(db: sqlite3.Connection, now: float, tenant: str, older_than_s: float | None, limit: int) -> int:
+    """Delete at most `limit` of a tenant's sessions that have no running turn."""
+    before = float("inf") if older_than_s is None else now - older_than_s
+    return db.execute(_OLDER, {"now": now, "tenant": to_text(tenant), "before": before, "limit": limit}).rowcount
+
+
+def expire(db: sqlite3.Connection, now: float, idle_ttl_s: float, limit: int) -> int:
+    """Delete at most `limit` sessions that are past their time and have no running turn."""
+    expired = db.execute(_PAST_TTL, {"now": now, "limit": limit}).rowcount
+    if expired < limit:
+        expired += db.execute(_PAST_IDLE, {"now": now, "before": now - idle_ttl_s, "limit": limit - expired}).rowcount
+    return expired
+
+
+# Access keys
+
+
+def add_key(db: sqlite3.Connection, _: float, key: Key) -> None:
+    cursor = db.execute(
+        "INSERT INTO access_keys (digest, tenant, name, created_at) VALUES (?,?,?,?) ON CONFLICT DO NOTHING",
+        (key.digest, to_text(key.tenant), to_text(key.name), key.created_at),
+    )
+    if cursor.rowcount != 1:
+        raise Conflict("This key is there already.")
+
+
+def find_key(db: sqlite3.Connection, digest: bytes) -> Key | None:
+    row = db.execute("SELECT digest, tenant, name, created_at FROM access_keys WHERE digest = ?", (digest,)).fetchone()
+    return None if row is None else _key_of(row)
+
+
+def list_keys(db: sqlite3.Connection) -> list[Key]:
+    rows = db.execute("SELECT digest, tenant, name, created_at FROM access_keys ORDER BY created_at, digest")
+    return [_key_of(row) for row in rows]
+
+
+def remove_key(db: sqlite3.Connection, _: float, digest: bytes) -> bool:
+    return db.execute("DELETE FROM access_keys WHERE digest = ?", (digest,)).rowcount == 1
+
+
+def _key_of(row: tuple[Any, ...]) -> Key:
+    digest, tenant, name, created_at = row
+    return Key(digest, from_text(tenant), from_text(name), created_at)

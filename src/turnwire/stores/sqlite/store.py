@@ -1,0 +1,234 @@
+"""The embedded store: SQLite, one writer thread, a few readers."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from turnwire.protocol.errors import NotFound
+from turnwire.seams.clock import Clock, SystemClock
+from turnwire.seams.store import (
+    Append,
+    AppendDone,
+    Begun,
+    HistoryEntry,
+    Key,
+    NewTurn,
+    Page,
+    Session,
+    SessionChanges,
+    Store,
+    StoreDamaged,
+    Turn,
+)
+from turnwire.stores.common import require_condition
+from turnwire.stores.sqlite import log, sessions, sweep, turns
+from turnwire.stores.sqlite.database import READER_BUSY_MS, Synchronous, connect, open_database
+from turnwire.stores.sqlite.writer import Operation, Writer, primary_code
+
+T = TypeVar("T")
+
+READERS = 4
+"""Threads that read. Reads are short, and what has caught up never reads: a few are enough."""
+
+DELETED_AT_ONCE = 500
+"""Sessions that one transaction of a bulk delete marks."""
+
+
+class SQLiteStore:
+    """`turnwire.seams.store.Store` in one SQLite file. `open()` makes it; one process to a file."""
+
+    def __init__(self, writer: Writer, path: Path) -> None:
+        self._writer = writer
+        self._readers = _Readers(path)
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path | str,
+        *,
+        clock: Clock | None = None,
+        synchronous: Synchronous = "FULL",
+        on_fatal: Callable[[Exception], None] | None = None,
+    ) -> "SQLiteStore":
+        """Open the file, or make it; its folder must be there. `StoreRefused` when it can't be used.
+
+        `on_fatal` is called on the event loop when the database fails in a way after which nothing may be written
+        (a failed fsync): the server must stop. `synchronous="NORMAL"` may lose the last commits when the machine
+        dies, never when the process does.
+        """
+        path = Path(path)
+        db = await asyncio.to_thread(open_database, path, synchronous)
+        return cls(Writer(db, path, clock or SystemClock(), on_fatal), path)
+
+    @property
+    def commits(self) -> int:
+        """How many transactions were committed since the store was opened."""
+        return self._writer.commits
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await self._readers.close()
+
+    async def _write(self, operation: Operation[T]) -> T:
+        return await self._writer.run(operation)
+
+    async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._readers.run(query)
+
+    # Sessions
+
+    async def create_session(self, session: Session) -> None:
+        await self._write(partial(sessions.create, session=session))
+
+    async def get_session(self, tenant: str, session_id: str) -> Session:
+        return await self._read(partial(sessions.get, tenant=tenant, session_id=session_id))
+
+    async def list_sessions(
+        self, tenant: str, *, busy: bool | None = None, after: str | None = None, limit: int = 100
+    ) -> list[Session]:
+        return await self._read(partial(sessions.list_, tenant=tenant, busy=busy, after=after, limit=limit))
+
+    async def update_session(self, tenant: str, session_id: str, changes: SessionChanges) -> Session:
+        return await self._write(partial(sessions.update, tenant=tenant, session_id=session_id, changes=changes))
+
+    async def delete_session(self, tenant: str, session_id: str) -> str | None:
+        return await self._write(partial(sessions.delete, tenant=tenant, session_id=session_id))
+
+    async def delete_sessions(self, tenant: str, *, idle: bool, older_than_s: float | None) -> int:
+        require_condition(idle, older_than_s)
+        bite = partial(sessions.delete_idle, tenant=tenant, older_than_s=older_than_s, limit=DELETED_AT_ONCE)
+        deleted = count = await self._write(bite)
+        while count == DELETED_AT_ONCE:
+            count = await self._write(bite)
+            deleted += count
+        return deleted
+
+    async def expire_sessions(self, *, idle_ttl_s: float, limit: int) -> int:
+        return await self._write(partial(sessions.expire, idle_ttl_s=idle_ttl_s, limit=limit))
+
+    async def purge_sessions(self, *, limit: int) -> list[Session]:
+        purged: list[Session] = []
+        for n in await self._read(partial(sweep.find_deleted, limit=limit)):
+            try:
+                session = await self._read(partial(sweep.describe, n=n))
+            except NotFound:
+                continue
+            await self._bites(partial(sweep.purge_bite, session=n))
+            if await self._write(partial(sweep.remove_session, session=n)):
+                purged.append(session)
+        await self._bites(sweep.forget)
+        await self._bites(sweep.vacuum_bite)
+        return purged
+
+    async def _bites(self, bite: Operation[bool]) -> None:
+        while await self._write(bite):
+            pass
+
+    # Turns
+
+    async def begin_turn(self, new: NewTurn) -> Begun:
+        return await self._write(partial(turns.begin, new=new))
+
+    def append(self, append: Append, done: AppendDone) -> None:
+        self._writer.append(append, done)
+
+    async def get_turn(self, tenant: str, session_id: str, turn_id: str) -> Turn:
+        return await self._read(partial(turns.get, tenant=tenant, session_id=session_id, turn_id=turn_id))
+
+    async def list_turns(
+        self, tenant: str, session_id: str, *, after: str | None = None, limit: int = 100, newest_first: bool = True
+    ) -> list[Turn]:
+        return await self._read(
+            partial(
+                turns.list_, tenant=tenant, session_id=session_id, after=after, limit=limit, newest_first=newest_first
+            )
+        )
+
+    async def request_cancel(self, tenant: str, session_id: str, turn_id: str) -> Turn:
+        return await self._write(partial(turns.request_cancel, tenant=tenant, session_id=session_id, turn_id=turn_id))
+
+    async def cancel_requests(self, owner: str) -> list[str]:
+        return await self._read(partial(turns.cancel_requests, owner=owner))
+
+    async def take_over(self, owner: str, *, lease_s: float, everything: bool = False) -> list[Turn]:
+        return await self._write(partial(turns.take_over, owner=owner, lease_s=lease_s, everything=everything))
+
+    async def renew_leases(self, owner: str, turn_ids: Sequence[str], *, lease_s: float) -> set[str]:
+        return await self._write(partial(turns.renew_leases, owner=owner, turn_ids=turn_ids, lease_s=lease_s))
+
+    # Reading
+
+    async def read_events(self, turn_id: str, first_seq: int, *, bytes_max: int) -> Page:
+        return await self._read(partial(log.read_events, turn_id=turn_id, first_seq=first_seq, bytes_max=bytes_max))
+
+    async def read_history(self, session_id: str) -> list[HistoryEntry]:
+        return await self._read(partial(log.read_history, session_id=session_id))
+
+    # Retention
+
+    async def drop_events(self, *, ended_before: float, limit: int) -> int:
+        droppable = await self._read(partial(sweep.find_droppable, ended_before=ended_before, limit=limit))
+        for n in droppable:
+            await self._bites(partial(sweep.drop_bite, turn=n))
+        if droppable:
+            await self._bites(sweep.vacuum_bite)
+        return len(droppable)
+
+    # Keys
+
+    async def add_key(self, key: Key) -> None:
+        await self._write(partial(sessions.add_key, key=key))
+
+    async def find_key(self, digest: bytes) -> Key | None:
+        return await self._read(partial(sessions.find_key, digest=digest))
+
+    async def list_keys(self) -> list[Key]:
+        return await self._read(sessions.list_keys)
+
+    async def remove_key(self, digest: bytes) -> bool:
+        return await self._write(partial(sessions.remove_key, digest=digest))
+
+
+class _Readers:
+    """A pool of threads, each with a connection of its own that can't write. A read is one short transaction: one
+    left open would keep the write-ahead log from being begun anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="turnwire-store-reader")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+
+    async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, query)
+
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            db = self._local.db = connect(self._path, READER_BUSY_MS, query_only=True)
+            self._connections.append(db)
+        db.execute("BEGIN")
+        try:
+            return query(db)
+        except sqlite3.DatabaseError as exc:
+            if primary_code(exc) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise StoreDamaged(f"the database {self._path} is damaged: {exc}") from exc
+            raise
+        finally:
+            if db.in_transaction:
+                db.execute("COMMIT")
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._pool.shutdown)
+        for db in self._connections:
+            db.close()
+
+
+def _fits(store: SQLiteStore) -> Store:  # pyright: ignore[reportUnusedFunction]
+    """SQLiteStore is a Store: the type checker says so."""
+    return store
