@@ -334,10 +334,10 @@ async def _paced(pieces: Iterator[Piece], rate: float | None) -> AsyncIterator[l
 
 def _words_in(messages: list[ModelMessage]) -> int:
     """A plausible and exact count of input tokens: the words of all messages."""
-    return sum(len(text.split()) for message in messages for text in _texts(message))
+    return sum(len(text.split()) for message in messages for text in texts(message))
 
 
-def _texts(message: ModelMessage) -> Iterator[str]:
+def texts(message: ModelMessage) -> Iterator[str]:
     if isinstance(message, ModelRequest) and message.instructions:
         yield message.instructions
     for part in message.parts:

@@ -28,7 +28,7 @@ begins at the first. After the last step the model says that the scenario has en
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -202,8 +202,9 @@ def read_scenario(path: Path) -> tuple[Scenario, list[Answer]]:
 
 
 def _compose(text: str) -> yaml.Node | None:
-    compose = cast("Callable[..., yaml.Node | None]", getattr(yaml, "compose"))  # noqa: B009 (untyped)
-    return compose(text, Loader=yaml.SafeLoader)
+    # The stubs leave this function untyped.
+    node: object = yaml.compose(text, Loader=yaml.SafeLoader)  # pyright: ignore[reportUnknownMemberType]
+    return cast("yaml.Node | None", node)
 
 
 def _read(path: Path) -> str:
