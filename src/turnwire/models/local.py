@@ -5,6 +5,7 @@
 small to call tools, so it is offered none. A file's own chat template says whether it takes tools and thinks.
 """
 
+import asyncio
 import importlib.util
 import os
 from collections.abc import AsyncGenerator, Callable
@@ -39,6 +40,8 @@ SMALL_SETTINGS = ModelSettings(max_tokens=512, temperature=0.5, top_p=0.9)
 SMALL_REPEAT_PENALTY = 1.15
 # More threads than this gain nothing for models that run without a graphics card, and starve the server.
 THREADS_MOST = 8
+# How soon the end of the process is known here.
+DEATH_NOTICED_S = 0.05
 # What is kept free for the answer when no limit was asked for.
 ANSWER_TOKENS = 1024
 
@@ -145,14 +148,14 @@ class LocalModel(Model):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        inner = await self._serving()
         settings = merge_model_settings(self.settings, model_settings) or ModelSettings()
         parameters = model_request_parameters
         if not self.supports_tools:
             parameters = replace(parameters, function_tools=[])
-        room = self._room(settings)
+        room, again = self._room(settings), True
         async with AsyncExitStack() as stack:
             while True:
+                inner = await self._serving()
                 fitting = fitted(messages, room)
                 try:
                     stream = await stack.enter_async_context(
@@ -164,8 +167,15 @@ class LocalModel(Model):
                         raise
                     if len(fitting) <= len(fitted(messages, 0)):
                         raise ModelAPIError(self._name, self._too_long()) from error
-                # The estimate was too small for this text: leave out more.
-                room //= 2
+                    # The estimate was too small for this text: leave out more.
+                    room //= 2
+                except ModelAPIError:
+                    # llama.cpp sometimes closes a kept connection just when it is used again, and the process may have
+                    # died a moment ago. Nothing was shown yet, so ask once more.
+                    if not again:
+                        raise
+                    again = False
+                    await asyncio.sleep(DEATH_NOTICED_S)
             yield stream
 
     def _room(self, settings: ModelSettings) -> int:

@@ -28,7 +28,7 @@ begins at the first. After the last step the model says that the scenario has en
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -203,8 +203,8 @@ def read_scenario(path: Path) -> tuple[Scenario, list[Answer]]:
 
 def _compose(text: str) -> yaml.Node | None:
     # The stubs leave this function untyped.
-    node: object = yaml.compose(text, Loader=yaml.SafeLoader)  # pyright: ignore[reportUnknownMemberType]
-    return cast("yaml.Node | None", node)
+    compose = cast("Callable[..., yaml.Node | None]", yaml.compose)  # pyright: ignore[reportUnknownMemberType]
+    return compose(text, Loader=yaml.SafeLoader)
 
 
 def _read(path: Path) -> str:
