@@ -16,6 +16,7 @@ from pydantic_ai import RunContext
 from pydantic_ai.messages import InstructionPart, ModelResponse, ToolCallPart
 from pydantic_ai.models import ModelRequestParameters, StreamedResponse
 from pydantic_ai.settings import ModelSettings
+from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import RequestUsage, RunUsage
 
 from turnwire.engine.blocks import BlockWriter
@@ -61,6 +62,7 @@ class TurnParts:
     recorder: Recorder
     history: History
     model: ChosenModel
+    toolset: AbstractToolset[ToolContext]
     tools: Tools
     context: RunContext[ToolContext]
     instructions: str | None
@@ -76,7 +78,7 @@ class Agent:
         self._parts = parts
         self._recorder = parts.recorder
         self._history = parts.history
-        self._runner = CallRunner(parts.tools, parts.context)
+        self._runner = CallRunner(parts.toolset, parts.tools, parts.context)
 
     async def run(self) -> None:
         while True:

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 from pydantic_ai import ModelRetry, RunContext, ToolFailed
-from pydantic_ai.toolsets import ToolsetTool
+from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
 from turnwire.engine.context import Call, clean_text
 from turnwire.engine.limits import PARALLEL_CALLS_MAX, TOOL_RESULT_CHARS_MAX, TOOL_TIME_LIMIT_S
@@ -51,7 +51,8 @@ def in_turn(calls: list[Call], tools: Tools) -> bool:
 class CallRunner:
     """Makes the calls of one turn."""
 
-    def __init__(self, tools: Tools, context: RunContext[ToolContext]) -> None:
+    def __init__(self, toolset: AbstractToolset[ToolContext], tools: Tools, context: RunContext[ToolContext]) -> None:
+        self._toolset = toolset
         self._tools = tools
         self._context = context
         self._places = asyncio.Semaphore(PARALLEL_CALLS_MAX)
@@ -91,12 +92,12 @@ class CallRunner:
         except Exception as exc:
             # What a tool raises is the model's to know, in one line; where it was raised is for the log.
             log.warning("tool_raised", tool=call.part.tool_name, call_id=call.id, exc_info=True)
-            return Result(_shorten(f"The tool failed: {exc or type(exc).__name__}"), is_error=True)
+            return Result(_shorten(f"The tool failed: {exc}" if str(exc) else "The tool failed."), is_error=True)
 
     async def _call(self, call: Call, tool: ToolsetTool[ToolContext]) -> Any:
         context = replace(self._context, tool_name=tool.tool_def.name, tool_call_id=call.id)
         args = tool.args_validator.validate_python(call.input, context=context.validation_context)
-        return await tool.toolset.call_tool(tool.tool_def.name, args, context, tool)
+        return await self._toolset.call_tool(tool.tool_def.name, args, context, tool)
 
 
 def _invalid_input(exc: ValidationError) -> str:

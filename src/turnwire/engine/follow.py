@@ -55,15 +55,18 @@ class Tail:
     def publish(self, first_seq: int, frames: bytes, *, ended: bool) -> None:
         """Events that are durable: the followers may have them."""
         assert first_seq == self.last_seq + 1
-        count = frames.count(b"\n\n")
-        self.last_seq += count
+        self.last_seq += frames.count(b"\n\n")
+        self.keep(first_seq, frames)
+        if ended:
+            self.ended = self.closed = True
+        self._wake()
+
+    def keep(self, first_seq: int, frames: bytes) -> None:
+        """Keep the newest events, up to `last_seq`, in memory."""
         self._chunks.append(Chunk(first_seq, self.last_seq, frames))
         self._size += len(frames)
         while self._size > TAIL_BYTES_MAX and len(self._chunks) > 1:
             self._size -= len(self._chunks.popleft().frames)
-        if ended:
-            self.ended = self.closed = True
-        self._wake()
 
     def cut(self) -> None:
         """End the followers here, without an ending."""

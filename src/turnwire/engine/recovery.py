@@ -12,9 +12,7 @@ from turnwire.engine.context import return_entry
 from turnwire.engine.limits import PAGE_BYTES_MAX
 from turnwire.engine.supervisor import Running
 from turnwire.protocol.codec import decode_frames
-from turnwire.protocol.events import Event, MessageCreated, MessageResumed, ToolResult
-from turnwire.protocol.grammar import Grammar
-from turnwire.protocol.transcript import Transcript
+from turnwire.protocol.events import Event, MessageResumed, ToolResult, ToolUseStart
 from turnwire.seams.store import HistoryEntry, Store, Turn
 
 Reason = Literal["server_restarted", "taken_over"]
@@ -22,28 +20,34 @@ Reason = Literal["server_restarted", "taken_over"]
 
 async def rebuild(store: Store, turn: Turn) -> Running:
     """The turn as its log tells it."""
-    grammar, transcript, step_seq = Grammar(), Transcript(), 1
-    while grammar.next_seq <= turn.last_seq:
-        page = await store.read_events(turn.id, grammar.next_seq, bytes_max=PAGE_BYTES_MAX)
+    events: list[Event] = []
+    while len(events) <= turn.last_seq:
+        page = await store.read_events(turn.id, len(events), bytes_max=PAGE_BYTES_MAX)
         for segment in page.segments:
-            for event in decode_frames(segment.frames):
-                grammar.check(event)
-                transcript.add(event)
-                if _ends_step(event, grammar):
-                    step_seq = grammar.next_seq
-    running = Running(store, turn, grammar, transcript)
-    running.recorder.step_seq = step_seq
+            events += decode_frames(segment.frames)
+    events = events[: turn.last_seq + 1]
+    running = Running(store, turn, events)
+    running.recorder.step_seq = _step_seq(events)
     return running
 
 
-def _ends_step(event: Event, grammar: Grammar) -> bool:
-    match event:
-        case MessageCreated() | MessageResumed():
-            return True
-        case ToolResult():
-            return not grammar.unanswered
-        case _:
-            return False
+def _step_seq(events: list[Event]) -> int:
+    """The first event of the step that was under way: behind the last one that ends a step."""
+    unanswered: set[str] = set()
+    step_seq = 1
+    for seq, event in enumerate(events):
+        match event:
+            case ToolUseStart(id=id_):
+                unanswered.add(id_)
+            case ToolResult(id=id_):
+                unanswered.discard(id_)
+                if not unanswered:
+                    step_seq = seq + 1
+            case MessageResumed():
+                step_seq = seq + 1
+            case _:
+                pass
+    return step_seq
 
 
 def take_up(running: Running, tools: Tools, reason: Reason) -> None:

@@ -5,7 +5,7 @@ a history that every provider accepts, and writes the one terminal event, which 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
 import structlog
@@ -37,8 +37,13 @@ CANCELLED_NOTE = "The user stopped this turn here."
 class Running:
     """A turn that runs here."""
 
-    def __init__(self, store: Store, turn: Turn, grammar: Grammar, transcript: Transcript) -> None:
+    def __init__(self, store: Store, turn: Turn, events: Iterable[Event]) -> None:
+        """`events`: those that are committed already."""
         self.turn = turn
+        grammar, transcript = Grammar(), Transcript()
+        for event in events:
+            grammar.check(event)
+            transcript.add(event)
         self.tail = Tail(grammar.next_seq - 1)
         self.recorder = Recorder(store, turn, self.tail, grammar, transcript)
         self.history = History()

@@ -20,15 +20,13 @@ from turnwire.engine.supervisor import Prepare, Running, Supervisor
 from turnwire.protocol.codec import encode_frame, encode_json
 from turnwire.protocol.errors import InvalidRequest, NotFound, Unavailable
 from turnwire.protocol.events import MessageCreated
-from turnwire.protocol.grammar import Grammar
 from turnwire.protocol.ids import new_message_id, new_response_id
-from turnwire.protocol.transcript import Block, Transcript
+from turnwire.protocol.transcript import Block
 from turnwire.seams.clock import Clock
 from turnwire.seams.model import ChosenModel, Models, ThinkingLevel
 from turnwire.seams.store import NewTurn, Session, Store, Turn
 from turnwire.seams.tool import ToolContext
-from turnwire.seams.workspace import FileAccess
-from turnwire.seams.workspaces import Workspaces
+from turnwire.seams.workspaces import Workspaces, workspace_of
 
 log = structlog.get_logger(__name__)
 
@@ -107,6 +105,8 @@ class Turns:
         for part in message.parts:
             _check_part(part, chosen)
         turn_id = new_response_id()
+        created = MessageCreated(turn_id, session_id)
+        frames = encode_frame(created)
         begun = await self._store.begin_turn(
             NewTurn(
                 id=turn_id,
@@ -115,7 +115,7 @@ class Turns:
                 message_id=new_message_id(),
                 message=encode_json([_block(part) for part in message.parts]),
                 history=prompt_entry(_prompt(message.parts)),
-                frames=encode_frame(MessageCreated(turn_id, session_id)),
+                frames=frames,
                 model=message.model,
                 settings=encode_json(message.settings),
                 owner=self._options.owner,
@@ -125,12 +125,8 @@ class Turns:
             )
         )
         if not begun.replayed:
-            grammar, transcript = Grammar(), Transcript()
-            created = MessageCreated(turn_id, session_id)
-            grammar.check(created)
-            transcript.add(created)
-            running = Running(self._store, begun.turn, grammar, transcript)
-            running.tail.publish(0, encode_frame(created), ended=False)
+            running = Running(self._store, begun.turn, [created])
+            running.tail.keep(0, frames)
             self.supervisor.start(running, self._preparation(begun.session))
         return begun.turn, begun.replayed
 
@@ -160,15 +156,13 @@ class Turns:
 
     async def _parts(self, running: Running, session: Session, chosen: ChosenModel) -> TurnParts:
         settings = msgspec.json.decode(running.turn.settings, type=MessageSettings)
-        access = FileAccess.parse(session.file_access)
-        workspace = await asyncio.to_thread(
-            self._workspaces.open, session.tenant, session.id, session.workspace, access
-        )
+        workspace = await asyncio.to_thread(workspace_of, session, self._workspaces)
         context = tool_run_context(ToolContext(session.tenant, session.id, workspace), chosen.model)
         return TurnParts(
             recorder=running.recorder,
             history=running.history,
             model=chosen,
+            toolset=self._toolset,
             tools=await self._toolset.get_tools(context) if chosen.tools else {},
             context=context,
             instructions="\n\n".join(filter(None, [self._options.instructions, session.instructions])) or None,

@@ -9,22 +9,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from turnwire.protocol.codec import encode_json
 from turnwire.protocol.errors import InvalidRequest
 
-HEADER_TIMEOUT_S = 20.0
-"""Seconds that a request's head may take: a half-sent one holds a connection for ever otherwise."""
-
 
 class Connection(HttpToolsProtocol):
     """`tcp_user_timeout_ms`: how long sent bytes may stay unacknowledged before the connection counts as dead. A
     half-open one is noticed by this alone: heartbeats just queue on it, and Linux gives up after some 15 minutes."""
 
     tcp_user_timeout_ms = 60_000
+    header_timeout_s = 20.0
+    """How long the head of a request may take: a half-sent one would hold its connection for ever."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         sock: Any = transport.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.tcp_user_timeout_ms)
-        self._head_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._on_slow_head)
+        self._head_timer = self.loop.call_later(self.header_timeout_s, self._on_slow_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_timer.cancel()
@@ -33,7 +32,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._head_timer.cancelled():  # a later request on the same connection
-            self._head_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._on_slow_head)
+            self._head_timer = self.loop.call_later(self.header_timeout_s, self._on_slow_head)
         # The stream breaks its connection off where a clean end would be a lie.
         self.scope["state"]["transport"] = self.transport  # pyright: ignore[reportTypedDictNotRequiredAccess]
 

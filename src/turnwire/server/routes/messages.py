@@ -12,7 +12,8 @@ from fastapi.responses import Response
 from turnwire.engine.turns import Message, MessagePart, MessageSettings
 from turnwire.protocol.errors import Forbidden, InvalidRequest, NotFound
 from turnwire.seams.store import Session, Turn
-from turnwire.seams.workspace import FileAccess, OutsideWorkspace, TooLarge, Workspace, WorkspaceError
+from turnwire.seams.workspace import OutsideWorkspace, TooLarge, Workspace, WorkspaceError
+from turnwire.seams.workspaces import workspace_of
 from turnwire.server.auth import Tenant
 from turnwire.server.context import Of, Services
 from turnwire.server.documents import errors_of, stream_of
@@ -127,8 +128,7 @@ async def _file_part(of: Services, session: Session, part: DataPart, index: int)
     path = part.path or ""
     media_type = part.media_type or mimetypes.guess_type(path)[0] or "application/octet-stream"
     _check_media_type(part, media_type, index)
-    access = FileAccess.parse(session.file_access)
-    workspace = await asyncio.to_thread(of.workspaces.open, session.tenant, session.id, session.workspace, access)
+    workspace = await asyncio.to_thread(workspace_of, session, of.workspaces)
     try:
         data = await asyncio.to_thread(_read, workspace, path)
     except OutsideWorkspace as exc:

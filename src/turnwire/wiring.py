@@ -1,0 +1,242 @@
+"""The only file that names adapters: from settings to a server that runs."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import NamedTuple
+
+import msgspec
+import structlog
+import uvloop
+from pydantic_ai.models import Model
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
+
+from turnwire.datadir import DataDir, StartRefused
+from turnwire.engine.agent import StepLimits
+from turnwire.engine.sessions import Sessions
+from turnwire.engine.sweeper import Sweeper
+from turnwire.engine.turns import Options, Turns
+from turnwire.models.errors import ModelError
+from turnwire.models.resolve import Models as ResolvedModels
+from turnwire.protocol.errors import InvalidRequest
+from turnwire.protocol.ids import new_request_id
+from turnwire.seams.clock import Clock, SystemClock
+from turnwire.seams.model import ChosenModel, ModelEntry, ThinkingLevel
+from turnwire.seams.store import Key, Store
+from turnwire.seams.tool import ToolContext
+from turnwire.server.app import create_app
+from turnwire.server.auth import DEFAULT_TENANT, Keys, key_digest
+from turnwire.server.context import ServerOptions, Services
+from turnwire.server.run import HttpOptions, serve
+from turnwire.settings import Settings
+from turnwire.stores.sqlite.database import StoreRefused
+from turnwire.stores.sqlite.store import SQLiteStore
+from turnwire.tools.files import FileTools
+from turnwire.workspaces.directory import DirectoryWorkspaces
+
+log = structlog.get_logger(__name__)
+
+
+class Address(NamedTuple):
+    """Where the server listens."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def run(settings: Settings, data: DataDir, *, model: str, key: str | None, announce: Callable[[Address], None]) -> int:
+    """Serve until asked to stop; the process's exit code. Blocks.
+
+    `key`: the data folder's own key, None when the settings have one. `announce` is called once the server listens
+    and is ready. `StartRefused` when it can't start.
+    """
+    # Before anything else is set up, so that a taken port is said at once.
+    sock = _listen(settings)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(settings, data, model, key, sock, announce))
+    finally:
+        sock.close()
+
+
+async def _run(
+    settings: Settings,
+    data: DataDir,
+    model: str,
+    key: str | None,
+    sock: socket.socket,
+    announce: Callable[[Address], None],
+) -> int:
+    failed: list[Exception] = []
+    stop = asyncio.Event()
+
+    def on_fatal(exc: Exception) -> None:
+        failed.append(exc)
+        stop.set()
+
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        store = await _open_store(settings, data, clock, on_fatal)
+        stack.push_async_callback(store.close)
+        if key is not None:
+            await _keep_key(store, key, clock)
+        models = ResolvedModels(model)
+        stack.push_async_callback(models.aclose)
+        try:
+            await models.preload()
+        except ModelError as exc:
+            raise StartRefused(str(exc)) from exc
+        services = _services(settings, data, store, models, clock)
+        app = create_app(services)
+        sweeper = asyncio.create_task(_sweeper(settings, store, services, clock).run())
+        stack.callback(sweeper.cancel)
+
+        async def ready() -> None:
+            taken_up = await services.turns.take_over(everything=True, reason="server_restarted")
+            if taken_up:
+                log.info("turns_taken_up", count=taken_up)
+            services.ready.set()
+            host, port = sock.getsockname()[:2]
+            announce(Address(host, port))
+
+        await serve(app, sock, services.turns, _http_options(settings), ready=ready, stop=stop)
+    if failed:
+        raise StartRefused(f"The database failed, so the server stopped: {failed[0]}") from failed[0]
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((settings.host, settings.port))
+        sock.listen(2048)
+    except OSError as exc:
+        raise StartRefused(
+            f"The server can't listen on {settings.host}:{settings.port} ({exc.strerror or exc}): "
+            "choose another port with --port, or 0 for any free one."
+        ) from exc
+    sock.setblocking(False)
+    return sock
+
+
+async def _open_store(
+    settings: Settings, data: DataDir, clock: Clock, on_fatal: Callable[[Exception], None]
+) -> SQLiteStore:
+    try:
+        return await SQLiteStore.open(
+            data.database, clock=clock, synchronous=settings.sqlite_synchronous, on_fatal=on_fatal
+        )
+    except StoreRefused as exc:
+        raise StartRefused(str(exc)) from exc
+
+
+async def _keep_key(store: Store, key: str, clock: Clock) -> None:
+    """The key of the data folder is in the database too, hashed."""
+    digest = key_digest(key)
+    if await store.find_key(digest) is None:
+        await store.add_key(Key(digest, DEFAULT_TENANT, "data folder", clock.now()))
+
+
+def _services(settings: Settings, data: DataDir, store: Store, models: ResolvedModels, clock: Clock) -> Services:
+    chooser = _Models(models, settings.thinking)
+    toolsets: list[AbstractToolset[ToolContext]] = [FileTools()] if settings.tools_enabled else []
+    toolset = CombinedToolset(toolsets)
+    workspaces = DirectoryWorkspaces(data.workspaces)
+    options = Options(
+        owner=new_request_id(),
+        turn_timeout_s=settings.turn_timeout_s,
+        recovery=settings.recovery,
+        recoveries_max=settings.recoveries_max,
+        instructions=settings.instructions,
+        steps=StepLimits(
+            first_token_timeout_s=settings.first_token_timeout_s,
+            next_token_timeout_s=settings.next_token_timeout_s,
+            step_retries=settings.step_retries,
+        ),
+    )
+    turns = Turns(store, chooser, toolset, workspaces, clock, options)
+    own_key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    catalogue = [msgspec.convert(entry, ModelEntry, from_attributes=True) for entry in models.catalogue()]
+    return Services(
+        store,
+        Sessions(store, turns, chooser, clock),
+        turns,
+        workspaces,
+        Keys(store, own_key),
+        catalogue,
+        ServerOptions(
+            event_ids=settings.event_ids,
+            heartbeat_interval_s=settings.heartbeat_interval_s,
+            slow_reader_timeout_s=settings.slow_reader_timeout_s,
+            streams_max=settings.streams_max,
+            ttl_max_s=settings.ttl_max_s,
+            cors_origins=tuple(settings.cors_origins),
+            root_path=settings.root_path,
+        ),
+    )
+
+
+def _sweeper(settings: Settings, store: Store, services: Services, clock: Clock) -> Sweeper:
+    return Sweeper(
+        store,
+        services.workspaces,
+        clock,
+        idle_ttl_s=settings.idle_ttl_s,
+        replay_retention_s=settings.replay_retention_s,
+    )
+
+
+def _http_options(settings: Settings) -> HttpOptions:
+    return HttpOptions(
+        root_path=settings.root_path,
+        trusted_proxies=tuple(settings.trusted_proxies),
+        shutdown_grace_s=settings.shutdown_grace_s,
+        tcp_user_timeout_s=settings.tcp_user_timeout_s,
+        header_timeout_s=settings.header_timeout_s,
+    )
+
+
+class _Chosen(NamedTuple):
+    """`turnwire.seams.model.ChosenModel`."""
+
+    spec: str
+    model: Model
+    tools: bool
+    images: bool
+    files: bool
+    resolved: ResolvedModels
+    default_thinking: ThinkingLevel | None
+
+    def settings(self, thinking: ThinkingLevel | None) -> ModelSettings:
+        return self.resolved.thinking_settings(self.spec, thinking or self.default_thinking)
+
+
+class _Models:
+    """`turnwire.seams.model.Models`: what callers may name, and what they are told when it can't be had."""
+
+    def __init__(self, models: ResolvedModels, thinking: ThinkingLevel | None) -> None:
+        self._models = models
+        self._thinking: ThinkingLevel | None = thinking
+
+    def choose(self, spec: str | None) -> ChosenModel:
+        models = self._models
+        if spec is not None and not models.is_allowed(spec):
+            raise InvalidRequest(
+                f"model: {spec!r} is none that this server can be asked for; GET /v1/models lists those that are."
+            )
+        try:
+            model = models.resolve(spec)
+            can = models.capabilities(spec)
+        except ModelError as exc:
+            raise InvalidRequest(f"model: {exc}") from exc
+        name = spec or str(models.default)
+        return _Chosen(name, model, can.tools, can.images, can.files, models, self._thinking)
