@@ -1,0 +1,142 @@
+"""A file that is being written: a hidden file beside its target, renamed over it when it is whole."""
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from turnwire.seams.workspace import Changed, Entry, NotAFile, Parts, TooLarge, Upload, show, show_name
+from turnwire.workspaces.resolve import Place, foreign_errors, lstat
+
+TEMPORARY = re.compile(rb"\.turnwire-[0-9a-f]{16}\.part")
+"""Names of files that are being written; never listed. They are in the target's folder, because a rename is
+atomic only within one file system."""
+
+
+class DirectoryUpload:
+    """An `Upload` into an open folder. `undo` is called when it is aborted."""
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        bytes_max: int,
+        expected_etag: str | None,
+        fsync: bool,
+        undo: Callable[[], None],
+    ) -> None:
+        self._name, self._parts = place.name, place.parts
+        self._bytes_max, self._expected_etag, self._fsync, self._undo = bytes_max, expected_etag, fsync, undo
+        self._size = 0
+        self._open = True
+        self._temporary = b".turnwire-%s.part" % secrets.token_hex(8).encode()
+        self._folder = os.dup(place.folder)
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.open(self._temporary, flags, 0o666, dir_fd=self._folder)
+        except BaseException:
+            os.close(self._folder)
+            raise
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._size += len(data)
+        if self._size > self._bytes_max:
+            raise TooLarge(f"'{show(self._parts)}' would be larger than {self._bytes_max} bytes.")
+        with foreign_errors(self._parts):
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+
+    def commit(self) -> tuple[Entry, bool]:
+        with foreign_errors(self._parts):
+            before = lstat(self._folder, self._name)
+            if before is not None:
+                must_be_file(before, self._parts)
+            self._check_unchanged(before)
+            self._take_over(before)
+            if self._fsync:
+                os.fsync(self._file)
+            entry = describe(self._parts, os.fstat(self._file))
+            os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            self._close()
+        return entry, before is None
+
+    def abort(self) -> None:
+        if not self._open:
+            return
+        try:
+            with foreign_errors(self._parts):
+                os.unlink(self._temporary, dir_fd=self._folder)
+        finally:
+            self._close()
+            self._undo()
+
+    def _check_unchanged(self, before: os.stat_result | None) -> None:
+        """Compare with what the caller saw. Between this look and the rename are microseconds in which
+        another writer's change is still lost: POSIX has no rename on a condition."""
+        if self._expected_etag is None:
+            return
+        etag = "" if before is None else describe(self._parts, before).etag
+        if etag != self._expected_etag:
+            raise Changed(f"'{show(self._parts)}' was changed by someone else meanwhile.")
+
+    def _take_over(self, before: os.stat_result | None) -> None:
+        """The permissions of the file that is replaced, without set-user-id bits. What a server that is root
+        makes belongs to whom its folder belongs to, so that the sandbox's user can use it."""
+        if os.geteuid() == 0:
+            owner = before or os.fstat(self._folder)
+            os.fchown(self._file, owner.st_uid, owner.st_gid)
+        if before is not None:
+            os.fchmod(self._file, stat.S_IMODE(before.st_mode) & 0o777)
+
+    def _close(self) -> None:
+        self._open = False
+        os.close(self._file)
+        if self._fsync:
+            # The handle may be one that can't be synced (O_PATH), so the folder is opened again.
+            folder = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder)
+            os.fsync(folder)
+            os.close(folder)
+        os.close(self._folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+
+def describe(parts: Parts, status: os.stat_result) -> Entry:
+    """The entry of a file or folder. The etag is made of what changes with the content: inode, size, time."""
+    folder = stat.S_ISDIR(status.st_mode)
+    return Entry(
+        path=show(parts),
+        name=show_name(parts[-1]) if parts else "",
+        type="directory" if folder else "file",
+        size=0 if folder else status.st_size,
+        modified=status.st_mtime,
+        etag=f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}",
+    )
+
+
+def must_be_file(status: os.stat_result, parts: Parts) -> None:
+    """Raise NotAFile for anything but a regular file."""
+    if stat.S_ISDIR(status.st_mode):
+        raise NotAFile(f"'{show(parts) or '.'}' is a folder.")
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAFile(f"'{show(parts)}' is not a regular file.")
+
+
+def give_to_owner_of(folder: int, name: bytes) -> None:
+    """As root: what was made in an open folder belongs to whom the folder belongs to."""
+    if os.geteuid() == 0:
+        owner = os.fstat(folder)
+        os.chown(name, owner.st_uid, owner.st_gid, dir_fd=folder, follow_symlinks=False)
+
+
+_: type[Upload] = DirectoryUpload
