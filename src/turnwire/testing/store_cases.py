@@ -12,7 +12,7 @@ An adapter's own tests run them, with pytest for instance:
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,7 +59,7 @@ class _Raised:
 
 
 @contextmanager
-def raises(expected: type[BaseException]) -> Iterator[_Raised]:
+def raises(expected: type[BaseException]) -> Generator[_Raised, None, None]:
     """The block must raise exactly this error."""
     raised = _Raised()
     try:

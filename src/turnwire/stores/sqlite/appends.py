@@ -50,7 +50,8 @@ RETURNING id, n
 
 
 @cache
-def _fence_sql(rows: int) -> str:
+def fence_sql(rows: int) -> str:
+    """The fence of so many appends: five values a row."""
     if rows == 1:
         return _FENCE_ONE
     return f"""
@@ -70,7 +71,7 @@ def _fence(db: sqlite3.Connection, batch: dict[str, Append]) -> dict[str, int]:
         not_cancelled = ending is not None and ending.status != "cancelled"
         values += (append.turn_id, append.epoch, append.first_seq - 1, append.last_seq, not_cancelled)
     rows = _padded(values, len(batch), 5)
-    return dict(db.execute(_fence_sql(rows), values).fetchall())
+    return dict(db.execute(fence_sql(rows), values).fetchall())
 
 
 @cache

@@ -100,9 +100,9 @@ def connect(path: Path, busy_ms: int, *, query_only: bool = False) -> sqlite3.Co
 
 
 def _prepare(db: sqlite3.Connection, path: Path, synchronous: Synchronous, migrations: list[Migration]) -> None:
-    # Before the first table and the first page: later it would take a rewrite of the whole file.
-    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    _check_version(db, path, len(migrations))
+    if not _check_version(db, path, len(migrations)):
+        # Before the first page is written: later it would take a rewrite of the whole file.
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreRefused(f"The database {path} can't use a write-ahead log: keep it on a local file system.")
@@ -138,9 +138,14 @@ def _check_header(path: Path) -> None:
         raise StoreRefused(f"The database {path} can't be read: {exc.strerror}.") from exc
     if header and (len(header) < _HEADER_BYTES or not header.startswith(_MAGIC)):
         raise StoreRefused(f"The file {path} is no SQLite database: {_DAMAGED}.")
+    wal = path.with_name(path.name + "-wal")
+    if header and not (wal.exists() and wal.stat().st_size):
+        # With a write-ahead log the file may rightly be short: a checkpoint was cut off, and is made again.
+        _check_size(path)
 
 
-def _check_version(db: sqlite3.Connection, path: Path, ours: int) -> None:
+def _check_version(db: sqlite3.Connection, path: Path, ours: int) -> bool:
+    """Whether there is anything in the database; what is there must be ours, and no newer than this program."""
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     (application_id,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -151,6 +156,7 @@ def _check_version(db: sqlite3.Connection, path: Path, ours: int) -> None:
             f"The database {path} has the version {version}, this turnwire knows versions up to {ours}: "
             "start the newer turnwire that wrote it, or restore a backup from before it."
         )
+    return bool(tables)
 
 
 def _check_size(path: Path) -> None:

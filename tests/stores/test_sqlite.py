@@ -1,0 +1,613 @@
+"""What only the SQLite store promises: group commit, durability, full disks, damage, migrations."""
+
+import asyncio
+import logging
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from turnwire.protocol.codec import split_frames
+from turnwire.protocol.errors import NotFound
+from turnwire.seams.store import Append, Appended, HistoryEntry, StoreDamaged, StoreUnavailable
+from turnwire.stores.sqlite import SQLiteStore, StoreFailed, StoreRefused, database, log, sweep, writer
+from turnwire.stores.sqlite.appends import ROWS_MAX, fence_sql, write_appends
+from turnwire.stores.sqlite.database import Migration, load_migrations, open_database
+from turnwire.testing.clock import TurnableClock
+from turnwire.testing.store_cases import (
+    COMPLETED,
+    TENANT,
+    a_finished_turn,
+    an_append,
+    appended,
+    begin,
+    deltas,
+    frames_of,
+    handed_in,
+    make_session,
+    write,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "turnwire.db"
+
+
+@pytest.fixture
+def clock() -> TurnableClock:
+    return TurnableClock()
+
+
+@asynccontextmanager
+async def opened(path: Path, **options: Any) -> AsyncIterator[SQLiteStore]:
+    store = await SQLiteStore.open(path, **options)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+# Group commit
+
+
+async def test_nothing_is_acknowledged_while_another_connection_holds_the_database(
+    path: Path, clock: TurnableClock
+) -> None:
+    async with opened(path, clock=clock) as store:
+        turns = [await begin(store, await make_session(store, clock)) for _ in range(50)]
+        before = store.commits
+        with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
+            foreign.execute("BEGIN IMMEDIATE")
+            futures = [handed_in(store, an_append(turn, 1)) for turn in turns]
+            session = asyncio.create_task(make_session(store, clock))
+            await asyncio.sleep(0.7)  # longer than one try of the writer's
+            assert not any(future.done() for future in futures)
+            assert not session.done()
+            assert (await store.read_events(turns[0].id, 0, bytes_max=1)).last_seq == 0
+            foreign.execute("COMMIT")
+
+        assert await asyncio.wait_for(asyncio.gather(*futures), 5) == [Appended.WRITTEN] * 50
+        await session
+        assert store.commits - before <= 3
+
+
+async def test_many_turns_share_few_commits(path: Path, clock: TurnableClock) -> None:
+    async with opened(path, clock=clock) as store:
+        turns = [await begin(store, await make_session(store, clock)) for _ in range(50)]
+        before = store.commits
+
+        async def stream(turn: Any) -> None:
+            for seq in range(1, 21):
+                await write(store, turn, seq)
+
+        await asyncio.gather(*(stream(turn) for turn in turns))
+        assert store.commits - before <= 1000 / 10
+
+
+async def test_a_store_that_closes_gives_up_waiting_for_a_foreign_lock(path: Path, clock: TurnableClock) -> None:
+    store = await SQLiteStore.open(path, clock=clock)
+    turn = await begin(store, await make_session(store, clock))
+    with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
+        foreign.execute("BEGIN IMMEDIATE")
+        future = handed_in(store, an_append(turn, 1))
+        await asyncio.wait_for(store.close(), 5)
+        assert isinstance(await future, StoreUnavailable)
+        foreign.execute("ROLLBACK")
+
+
+async def test_a_long_foreign_lock_is_said_in_the_log(
+    path: Path, clock: TurnableClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "LOCK_WARNING_S", 0.3)
+    async with opened(path, clock=clock) as store:
+        turn = await begin(store, await make_session(store, clock))
+        with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
+            foreign.execute("BEGIN IMMEDIATE")
+            future = handed_in(store, an_append(turn, 1))
+            await asyncio.sleep(0.8)
+            foreign.execute("ROLLBACK")
+        assert await asyncio.wait_for(future, 5) is Appended.WRITTEN
+
+    assert "write lock" in caplog.text
+
+
+async def test_an_append_that_can_not_be_written_fails_alone(path: Path, clock: TurnableClock) -> None:
+    async with opened(path, clock=clock) as store:
+        turns = [await begin(store, await make_session(store, clock)) for _ in range(3)]
+        futures = [
+            handed_in(store, an_append(turns[0], 1)),
+            handed_in(store, an_append(turns[1], 1, history=(HistoryEntry("nonsense", b""),))),
+            handed_in(store, an_append(turns[2], 1, last_seq=2**70)),
+        ]
+        session = await make_session(store, clock)
+
+        assert await futures[0] is Appended.WRITTEN
+        assert isinstance(await futures[1], sqlite3.IntegrityError)
+        assert isinstance(await futures[2], OverflowError)
+        assert await store.get_session(TENANT, session.id) == session
+        await write(store, turns[1], 1)
+
+
+async def test_a_callback_that_raises_does_not_hurt_the_others(path: Path, clock: TurnableClock) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    def broken(_: object) -> None:
+        raise RuntimeError("a bug above")
+
+    async with opened(path, clock=clock) as store:
+        first, second = [await begin(store, await make_session(store, clock)) for _ in range(2)]
+        store.append(an_append(first, 1), broken)
+        assert await appended(store, an_append(second, 1)) is Appended.WRITTEN
+
+    assert [str(context["exception"]) for context in reported] == ["a bug above"]
+
+
+async def test_a_caller_that_is_cancelled_hurts_nobody(path: Path, clock: TurnableClock) -> None:
+    async with opened(path, clock=clock) as store:
+        tasks = [asyncio.create_task(make_session(store, clock)) for _ in range(10)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert len(await store.list_sessions(TENANT)) >= 5
+        assert not any(isinstance(result, BaseException) for result in results[1::2])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 31, 33, ROWS_MAX - 1, ROWS_MAX, ROWS_MAX + 1])
+async def test_groups_of_any_size_are_written_whole(path: Path, clock: TurnableClock, count: int) -> None:
+    async with opened(path, clock=clock) as store:
+        turns = await asyncio.gather(*(_begin_anew(store, clock) for _ in range(count)))
+        statements: list[str] = []
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.set_trace_callback(statements.append)
+            appends = [an_append(turn, 1, 1 + i % 3) for i, turn in enumerate(turns)]
+            assert write_appends(db, appends, clock.now()) == [Appended.WRITTEN] * count
+            db.set_trace_callback(None)
+        assert len(statements) == 2 * (1 + (count - 1) // ROWS_MAX)
+        for i, turn in enumerate(turns):
+            page = await store.read_events(turn.id, 0, bytes_max=1_000_000)
+            assert frames_of(page)[1:] == split_frames(deltas(1, 1 + i % 3))
+
+
+async def _begin_anew(store: SQLiteStore, clock: TurnableClock) -> Any:
+    return await begin(store, await make_session(store, clock))
+
+
+def test_the_fence_looks_turns_up_by_their_id(path: Path) -> None:
+    with closing(open_database(path, "FULL")) as db:
+        for rows in (1, 2, 64):
+            plan = [row[3] for row in db.execute("EXPLAIN QUERY PLAN " + fence_sql(rows), [None] * 5 * rows)]
+            assert not any(step.startswith("SCAN turns") for step in plan), plan
+            assert any("turns USING INDEX sqlite_autoindex_turns_1" in step for step in plan), plan
+
+
+# Durability
+
+_WRITER = """
+import asyncio, sys
+from turnwire.stores.sqlite import SQLiteStore
+from turnwire.testing.clock import TurnableClock
+from turnwire.testing.store_cases import an_append, appended, begin, make_session
+
+async def main():
+    store, clock = await SQLiteStore.open(sys.argv[1]), TurnableClock()
+
+    async def stream():
+        turn = await begin(store, await make_session(store, clock))
+        print(turn.id, 0, flush=True)
+        for seq in range(1, 1_000_000, 3):
+            await appended(store, an_append(turn, seq, 3))
+            print(turn.id, seq + 2, flush=True)
+
+    await asyncio.gather(*(stream() for _ in range(8)))
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_acknowledged_survives_a_kill(path: Path) -> None:
+    for kill in range(3):
+        process = subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        process_began = time.monotonic()
+        while time.monotonic() - process_began < 0.15 + 0.1 * kill:
+            lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        lines += process.stdout.read().splitlines(keepends=True)
+        process.stdout.close()
+        process.wait()
+        acknowledged = {turn_id: int(seq) for line in lines if line.endswith("\n") for turn_id, seq in [line.split()]}
+        assert len(acknowledged) == 8
+        assert min(acknowledged.values()) > 0
+
+        async with opened(path) as store:
+            for turn_id, last in acknowledged.items():
+                page = await store.read_events(turn_id, 0, bytes_max=100_000_000)
+                assert last <= page.last_seq <= last + 3
+                assert frames_of(page)[1:] == split_frames(deltas(1, page.last_seq))
+            taken = await store.take_over("next", lease_s=1, everything=True)
+            assert set(acknowledged) <= {turn.id for turn in taken}
+
+
+@pytest.mark.parametrize("synchronous", ["FULL", "NORMAL"])
+async def test_the_database_is_set_up_as_asked(path: Path, synchronous: Any) -> None:
+    with closing(open_database(path, synchronous)) as db:
+        pragmas = {
+            name: db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "auto_vacuum", "foreign_keys")
+        }
+
+    assert pragmas == {
+        "journal_mode": "wal",
+        "synchronous": 2 if synchronous == "FULL" else 1,
+        "auto_vacuum": 2,
+        "foreign_keys": 1,
+    }
+
+
+async def test_readers_can_not_write(path: Path) -> None:
+    async with opened(path) as store:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            await store._read(lambda db: db.execute("DELETE FROM sessions"))
+        assert await store.list_keys() == []
+
+
+# A full disk
+
+
+async def test_a_full_disk_refuses_and_then_works_again(path: Path, clock: TurnableClock) -> None:
+    failures: list[Exception] = []
+    async with opened(path, clock=clock, on_fatal=failures.append) as store:
+        turns = [await begin(store, await make_session(store, clock)) for _ in range(3)]
+        limit = await store._write(lambda db, _: _set_page_limit(db, 40))
+        seq = 1
+        while (result := await appended(store, an_append(turns[0], seq, frames=b"x" * 20_000 + b"\n\n"))) is (
+            Appended.WRITTEN
+        ):
+            seq += 1
+        assert isinstance(result, StoreUnavailable)
+        assert result.retry_after_s
+
+        big = handed_in(store, an_append(turns[0], seq, frames=b"x" * 200_000))
+        small = handed_in(store, an_append(turns[1], 1))
+        assert [type(await future) for future in (big, small)] == [StoreUnavailable] * 2
+        with pytest.raises(StoreUnavailable):
+            await store._write(lambda db, _: db.execute("CREATE TABLE t AS SELECT zeroblob(1000000)"))
+        assert (await store.read_events(turns[0].id, 0, bytes_max=1)).last_seq == seq - 1
+        assert (await store.read_events(turns[1].id, 0, bytes_max=1)).last_seq == 0
+
+        await store._write(lambda db, _: _set_page_limit(db, limit))
+        await write(store, turns[0], seq)
+        await write(store, turns[1], 1)
+    assert failures == []
+
+
+def _set_page_limit(db: sqlite3.Connection, pages: int) -> int:
+    (before,) = db.execute("PRAGMA max_page_count").fetchone()
+    db.execute(f"PRAGMA max_page_count = {pages}")
+    return before
+
+
+async def test_a_file_system_without_room_refuses_and_then_works_again(clock: TurnableClock) -> None:
+    mount = Path("/dev/shm")
+    if os.geteuid() != 0 or not mount.is_dir():
+        pytest.skip("needs root, to mount a small file system")
+    folder = mount / f"turnwire-full-{os.getpid()}"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True).returncode:
+        folder.rmdir()
+        pytest.skip("mounting is not allowed here")
+    try:
+        async with opened(folder / "turnwire.db", clock=clock) as store:
+            turn = await begin(store, await make_session(store, clock))
+            ballast = folder / "ballast"
+            with ballast.open("wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(b"\0" * 4096)
+                except OSError:
+                    pass
+            seq = 1
+            while (result := await appended(store, an_append(turn, seq, frames=b"x" * 9_000))) is Appended.WRITTEN:
+                seq += 1
+            assert isinstance(result, StoreUnavailable), result
+            ballast.unlink()
+            await write(store, turn, seq)
+            assert (await store.read_events(turn.id, seq, bytes_max=1)).last_seq == seq
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+        folder.rmdir()
+
+
+async def test_an_io_error_stops_everything(path: Path, clock: TurnableClock) -> None:
+    failures: list[Exception] = []
+
+    def fail(_: sqlite3.Connection, __: float) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        raise error
+
+    async with opened(path, clock=clock, on_fatal=failures.append) as store:
+        turn = await begin(store, await make_session(store, clock))
+        first = handed_in(store, an_append(turn, 1))
+        with pytest.raises(StoreFailed):
+            await store._write(fail)
+        assert isinstance(await first, StoreFailed)
+        assert isinstance(await appended(store, an_append(turn, 1)), StoreFailed)
+        with pytest.raises(StoreFailed):
+            await make_session(store, clock)
+        assert (await store.read_events(turn.id, 0, bytes_max=1)).last_seq == 0
+
+    assert len(failures) == 1
+
+
+# Damage
+
+
+def _flip(path: Path, where: bytes) -> None:
+    """Flip a bit of the first place in the file that holds `where`."""
+    content = bytearray(path.read_bytes())
+    at = content.index(where)
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+async def test_a_damaged_segment_is_never_given_out(
+    path: Path, clock: TurnableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(path, clock=clock) as store:
+        session = await make_session(store, clock)
+        turn = await begin(store, session)
+        for seq in range(1, 600):
+            await write(store, turn, seq)
+        monkeypatch.setattr(log, "NEWEST_CHECKED", 100)  # opening does not read the damage
+    _flip(path, b'"content":"42 "')
+
+    async with opened(path, clock=clock) as store:
+        assert len(frames_of(await store.read_events(turn.id, 43, bytes_max=1_000_000))) == 557
+        with pytest.raises(StoreDamaged, match="events 42 to 42"):
+            await store.read_events(turn.id, 40, bytes_max=1_000_000)
+        page = await store.read_events(turn.id, 41, bytes_max=1)
+        assert frames_of(page) == [deltas(41, 1)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM segments WHERE first_seq = 3",
+        "DELETE FROM segments WHERE first_seq = 5",
+        "UPDATE segments SET first_seq = 7, last_seq = 7 WHERE first_seq = 3",
+        "UPDATE segments SET frames = (SELECT frames FROM segments WHERE first_seq = 2),"
+        " checksum = (SELECT checksum FROM segments WHERE first_seq = 2) WHERE first_seq = 3",
+        "UPDATE segments SET last_seq = 4 WHERE first_seq = 3",
+        "DELETE FROM segments",
+    ],
+)
+async def test_a_gap_or_a_misplaced_segment_is_damage(path: Path, clock: TurnableClock, damage: str) -> None:
+    async with opened(path, clock=clock) as store:
+        turn = await begin(store, await make_session(store, clock))
+        for seq in range(1, 6):
+            await write(store, turn, seq)
+        with closing(sqlite3.connect(path)) as db:
+            db.execute(damage)
+            db.commit()
+
+        with pytest.raises(StoreDamaged):
+            await store.read_events(turn.id, 0, bytes_max=1_000_000)
+
+
+async def test_a_running_turn_without_its_last_segment_is_refused_at_the_start(
+    path: Path, clock: TurnableClock
+) -> None:
+    async with opened(path, clock=clock) as store:
+        turn = await begin(store, await make_session(store, clock))
+        await write(store, turn, 1)
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("DELETE FROM segments WHERE first_seq = 1")
+            db.commit()
+
+    with pytest.raises(StoreRefused, match="has a gap"):
+        await SQLiteStore.open(path)
+
+
+async def test_damage_among_the_newest_segments_is_refused_at_the_start(path: Path, clock: TurnableClock) -> None:
+    async with opened(path, clock=clock) as store:
+        turn = await begin(store, await make_session(store, clock))
+        await write(store, turn, 1, 3)
+    _flip(path, b'"content":"2 "')
+
+    with pytest.raises(StoreRefused, match=r"turnwire\.db is damaged"):
+        await SQLiteStore.open(path)
+
+
+@pytest.mark.parametrize("kept", [1, 99, 100, 4096, 0.5, -1])
+async def test_a_file_that_is_cut_off_is_refused(path: Path, clock: TurnableClock, kept: float) -> None:
+    async with opened(path, clock=clock) as store:
+        for _ in range(20):
+            await a_finished_turn(store, await make_session(store, clock), 30)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept) if kept == 0.5 else int(kept)])
+
+    with pytest.raises(StoreRefused, match=r"turnwire\.db") as refused:
+        await SQLiteStore.open(path)
+    assert "restore a backup" in str(refused.value)
+
+
+async def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    path.write_text("Once upon a time, there was a text file that was no database.\n" * 10)
+    before = path.read_bytes()
+
+    with pytest.raises(StoreRefused, match="no SQLite database"):
+        await SQLiteStore.open(path)
+    assert path.read_bytes() == before
+
+
+async def test_the_database_of_another_program_is_refused(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE theirs (x)")
+        db.commit()
+
+    with pytest.raises(StoreRefused, match="another program"):
+        await SQLiteStore.open(path)
+
+
+async def test_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreRefused, match="can't be opened"):
+        await SQLiteStore.open(tmp_path / "missing" / "turnwire.db")
+
+
+async def test_an_old_sqlite_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+
+    with pytest.raises(StoreRefused, match=r"needs 3\.37\.0"):
+        await SQLiteStore.open(path)
+
+
+# Migrations
+
+
+async def test_a_newer_database_is_refused_and_left_alone(path: Path) -> None:
+    async with opened(path):
+        pass
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 999")
+
+    with pytest.raises(StoreRefused, match=r"has the version 999, this turnwire knows versions up to \d+"):
+        await SQLiteStore.open(path)
+    assert database.read_version(path) == 999
+
+
+def test_a_migration_that_fails_leaves_the_version_before_it(path: Path) -> None:
+    first = load_migrations()
+    open_database(path, "FULL", first).close()
+    broken = Migration(len(first) + 1, "broken", "CREATE TABLE half (x); INSERT INTO nowhere VALUES (1);")
+
+    with pytest.raises(StoreRefused, match="no such table: nowhere"):
+        open_database(path, "FULL", [*first, broken])
+    assert database.read_version(path) == len(first)
+    with closing(open_database(path, "FULL", first)) as db:
+        assert db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'half'").fetchone() == (0,)
+    mended = broken._replace(sql="CREATE TABLE half (x);")
+    with closing(open_database(path, "FULL", [*first, mended])) as db:
+        assert db.execute("SELECT count(*) FROM half").fetchone() == (0,)
+    assert database.read_version(path) == len(first) + 1
+
+
+def test_a_first_migration_that_fails_can_be_made_anew(path: Path) -> None:
+    with pytest.raises(StoreRefused):
+        open_database(path, "FULL", [Migration(1, "broken", "CREATE TABLE a (x); nonsense;")])
+
+    open_database(path, "FULL").close()
+    assert database.read_version(path) == len(load_migrations())
+
+
+async def test_opening_again_changes_nothing(path: Path, clock: TurnableClock) -> None:
+    async with opened(path, clock=clock) as store:
+        session = await make_session(store, clock)
+        turn = await a_finished_turn(store, session, 3)
+    async with opened(path, clock=clock) as store:
+        assert (await store.get_session(TENANT, session.id)).response_id == turn.id
+        assert len(frames_of(await store.read_events(turn.id, 0, bytes_max=1_000_000))) == 4
+
+
+# Size
+
+
+async def test_the_write_ahead_log_is_bounded_under_reading_and_writing(
+    path: Path, clock: TurnableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "WAL_BYTES_MAX", 6_000_000)
+    written, largest = 0, 0
+    async with opened(path, clock=clock, synchronous="NORMAL") as store:
+        turns = [await begin(store, await make_session(store, clock)) for _ in range(8)]
+        stop = asyncio.Event()
+
+        async def read(turn: Any) -> None:
+            while not stop.is_set():
+                await store.read_events(turn.id, 0, bytes_max=300_000)
+
+        readers = [asyncio.create_task(read(turn)) for turn in turns for _ in range(2)]
+        for seq in range(1, 100):
+            appends: list[Append] = [an_append(turn, seq, frames=b"x" * 60_000) for turn in turns]
+            results = await asyncio.gather(*(handed_in(store, append) for append in appends))
+            assert results == [Appended.WRITTEN] * 8
+            written += 8 * 60_000
+            largest = max(largest, path.with_name("turnwire.db-wal").stat().st_size)
+        stop.set()
+        await asyncio.gather(*readers)
+
+    assert written > 45_000_000
+    assert largest < 6_000_000 + writer.WAL_CHECK_COMMITS * 8 * 70_000
+
+
+async def test_purging_takes_bites_and_gives_the_space_back(path: Path, clock: TurnableClock) -> None:
+    async with opened(path, clock=clock, synchronous="NORMAL") as store:
+        session, other = await make_session(store, clock), await make_session(store, clock)
+        turn, running = await begin(store, session), await begin(store, other)
+        for seq in range(1, 300):
+            await write(store, turn, seq, frames=b"x" * 60_000)
+        await write(store, turn, 300, ending=COMPLETED)
+        await store.delete_session(TENANT, session.id)
+        before = store.commits
+        full = await store._read(_pages)
+        purge = asyncio.create_task(store.purge_sessions(limit=10))
+        waits: list[float] = []
+        seq = 0
+        while not purge.done():
+            began = time.monotonic()
+            seq += 1
+            await write(store, running, seq)
+            waits.append(time.monotonic() - began)
+
+        assert [gone.id for gone in await purge] == [session.id]
+        assert store.commits - before > 18
+        assert seq > 5
+        left = await store._read(_pages)
+        assert left < full / 2
+        with pytest.raises(NotFound):
+            await store.read_events(turn.id, 0, bytes_max=1)
+        assert (await store.read_events(running.id, 0, bytes_max=1)).last_seq == seq
+
+
+def _pages(db: sqlite3.Connection) -> int:
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    return pages
+
+
+async def test_dropping_a_long_log_hides_it_from_the_first_bite_on(path: Path, clock: TurnableClock) -> None:
+    async with opened(path, clock=clock, synchronous="NORMAL") as store:
+        session = await make_session(store, clock)
+        turn = await begin(store, session)
+        for seq in range(1, 450):
+            await write(store, turn, seq)
+        await write(store, turn, 450, ending=COMPLETED)
+        clock.turn(1)
+        (n,) = await store._read(lambda db: db.execute("SELECT n FROM turns").fetchone())
+        assert await store._write(lambda db, now: sweep.drop_bite(db, now, n))
+        with pytest.raises(NotFound, match="no longer kept"):
+            await store.read_events(turn.id, 449, bytes_max=1)
+        # A crash here leaves the rest: the next sweep goes on with it.
+        assert await store.drop_events(ended_before=clock.now(), limit=10) == 1
+        assert await store._read(lambda db: db.execute("SELECT count(*) FROM segments").fetchone()) == (0,)
+
+
+async def test_closing_twice_is_fine_and_leaves_one_file(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    store = await SQLiteStore.open(path)
+    await store.list_keys()
+    await asyncio.gather(store.close(), store.close())
+    await store.close()
+
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert caplog.text == ""
