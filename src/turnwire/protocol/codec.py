@@ -47,7 +47,7 @@ def encode_json(value: object) -> bytes:
 
 def _encode_with_surrogates(value: object) -> bytes:
     text = json.dumps(_finite(msgspec.to_builtins(value)), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return _SURROGATES.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+    return _SURROGATES.sub(lambda match: f"\\u{ord(match[0]):x}", text).encode()
 
 
 def _finite(value: Any) -> Any:
