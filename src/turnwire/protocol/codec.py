@@ -34,7 +34,10 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def encode_json(value: object) -> bytes:
-    """`value` (a struct, or anything that msgspec encodes) as compact JSON on one line, for every reader of lines."""
+    """`value` (a struct, or anything that msgspec encodes) as compact JSON on one line, for every reader of lines.
+
+    NaN and the infinities, which JSON lacks, become null.
+    """
     try:
         data = _encode(value)
     except UnicodeEncodeError:
