@@ -1,6 +1,7 @@
 """The strategies that we ship draw all that they promise: a property of turns is worth what its turns hold."""
 
 import itertools
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ from turnwire.testing.strategies import legal_turns
 def turns():
     drawn = []
 
-    @settings(max_examples=600, derandomize=True, database=None, deadline=None)
+    @settings(max_examples=300, derandomize=True, database=None)
     @given(legal_turns())
     def draw(events):
         drawn.append(events)
@@ -56,10 +57,7 @@ HAPPENINGS = {
     "a NUL": lambda e: rb"\u0000" in encode_frames(e),
     "a carriage return": lambda e: rb"\r" in encode_frames(e),
     "an emoji": lambda e: "👩".encode() in encode_frames(e),
-    "an integer past 64 bits": lambda e: any(
-        isinstance(x, ToolUseExecuting) and any(isinstance(v, int) and abs(v) >= 2**64 for v in x.input.values())
-        for x in e
-    ),
+    "an integer past 64 bits": lambda e: re.search(rb"[:\[,]-?[0-9]{20,}[,}\]]", encode_frames(e)),
     "nested input": lambda e: any(
         isinstance(x, ToolUseExecuting) and any(isinstance(v, dict) and v for v in x.input.values()) for x in e
     ),
