@@ -120,6 +120,9 @@ def test_where_to_resume_is_behind_the_last_whole_event_only():
     decoder.feed(b"\n")
     assert decoder.last_event_id == "5"
 
+    assert decoder.feed(b"id: 6\n\n") == []
+    assert decoder.last_event_id == "6"
+
 
 def test_a_line_without_end_and_an_event_without_end_are_refused_before_memory_is_gone(monkeypatch):
     monkeypatch.setattr(sse, "LINE_BYTES_MAX", 100)

@@ -34,7 +34,10 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def encode_json(value: object) -> bytes:
-    """`value` (a struct, or anything that msgspec encodes) as compact JSON on one line, for every reader of lines."""
+    """`value` (a struct, or anything that msgspec encodes) as compact JSON on one line, for every reader of lines.
+
+    NaN and the infinities, which JSON lacks, become null.
+    """
     try:
         data = _encode(value)
     except UnicodeEncodeError:
@@ -47,7 +50,7 @@ def encode_json(value: object) -> bytes:
 
 def _encode_with_surrogates(value: object) -> bytes:
     text = json.dumps(_finite(msgspec.to_builtins(value)), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return _SURROGATES.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+    return _SURROGATES.sub(lambda match: f"\\u{ord(match[0]):x}", text).encode()
 
 
 def _finite(value: Any) -> Any:

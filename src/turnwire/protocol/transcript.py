@@ -32,7 +32,7 @@ class ThinkingBlock(msgspec.Struct, frozen=True, tag="thinking"):
 
 
 class ToolUseBlock(msgspec.Struct, frozen=True, tag="tool_use"):
-    """A call. `input` is {} where it never became whole."""
+    """A call. Where it never ran, `input` is what its pieces make, or {} when that is no JSON object."""
 
     id: str
     name: str
