@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
@@ -63,6 +63,19 @@ def default_data_dir() -> Path:
     XDG Base Directory Specification asks."""
     home = Path(os.environ.get("XDG_DATA_HOME", ""))
     return (home if home.is_absolute() else Path.home() / ".local" / "share") / "turnwire"
+
+
+class Address(NamedTuple):
+    """Where a server listens in fact: with port 0, the port that it was given."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """As a program on this machine would call it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
 class Settings(BaseSettings):
@@ -274,24 +287,32 @@ def load_settings(config: Path | None = None, **flags: object) -> Settings:
     Raises:
         SettingsError: one sentence for people; the program ends with exit code 2.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
-    path = config or (Path(os.environ[f"{PREFIX}CONFIG"]) if os.environ.get(f"{PREFIX}CONFIG") else None)
-    from_file = _read_file(path) if path else {}
+    return read_settings(config, **flags)[0]
+
+
+def read_settings(config: Path | None = None, **flags: object) -> tuple[Settings, dict[str, str]]:
+    """`load_settings`, and where each value came from that isn't a default: `--port`, `TURNWIRE_PORT in the
+    environment`, or `port in turnwire.toml`."""
+    named = os.environ.get(f"{PREFIX}CONFIG")
+    path = config or (Path(named) if named else None)
     _refuse_misspelt(os.environ)
-    environment = _from_environment()
+    values: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    for name, value in (_read_file(path) if path else {}).items():
+        values[name], origins[name] = value, f"{name} in {path}"
+    for name, value in _from_environment().items():
+        values[name], origins[name] = value, f"{PREFIX}{name.upper()} in the environment"
+    for name, value in flags.items():
+        if value is not None:
+            values[name], origins[name] = value, f"--{name.replace('_', '-')}"
 
     try:
-        return Settings.model_validate({**from_file, **environment, **given})
+        return Settings.model_validate(values), origins
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_context=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
-        if name in given:
-            source = f"--{name.replace('_', '-')}"
-        elif name in environment:
-            source = f"{PREFIX}{name.upper()} in the environment"
-        else:
-            source = f"{name} in {path}"
-        raise SettingsError(f"{source}: {_what(first)}.") from exc
+        name = str(first["loc"][0])
+        # Not `from exc`: pydantic's text holds the values, secrets included.
+        raise SettingsError(f"{origins.get(name, name)}: {_what(first)}.") from None
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
