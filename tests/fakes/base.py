@@ -207,6 +207,7 @@ class Fake(ABC):
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports close in the loop's next turn
 
     @property
     def url(self) -> str:
@@ -254,8 +255,6 @@ class Fake(ABC):
             self.connections -= 1
             self._tasks.discard(task)
             writer.close()
-            with contextlib.suppress(Exception):
-                await writer.wait_closed()
 
     async def _serve(self, connection: "_Connection") -> None:
         while (request := await connection.request()) is not None:
