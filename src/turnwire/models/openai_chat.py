@@ -262,15 +262,20 @@ class FastStreamedResponse(OpenAIStreamedResponse):
                 if piece := _piece(event):
                     yield [piece]
             return
-        if batch := await self._hand_over(None, events):  # the first chunk was read before this began
-            yield batch
-        while payloads := await self.source.read():
+        payloads: list[bytes | None] = [None]  # the first chunk was read before this began
+        while payloads:
             batch: list[Piece] = []
-            for payload in payloads:
-                if not self._join(payload, batch):
-                    batch += await self._hand_over(payload, events)
+            try:
+                for payload in payloads:
+                    if payload is None or not self._join(payload, batch):
+                        await self._hand_over(payload, events, batch)
+            except Exception:
+                if batch:
+                    yield batch  # what came before the trouble, with the same read
+                raise
             if batch:
                 yield batch
+            payloads = [*await self.source.read()]
         self._end_run()
         if batch := [piece async for event in events if (piece := _piece(event))]:
             yield batch
@@ -338,9 +343,9 @@ class FastStreamedResponse(OpenAIStreamedResponse):
         return not content.isascii() and not _ZERO_WIDTH.isdisjoint(content)
 
     async def _hand_over(
-        self, payload: bytes | None, events: AsyncIterator[ModelResponseStreamEvent]
-    ) -> list[Piece]:
-        """Gives the run and then a chunk to the vendor's class; the pieces of the chunk's events."""
+        self, payload: bytes | None, events: AsyncIterator[ModelResponseStreamEvent], batch: list[Piece]
+    ) -> None:
+        """Gives the run and then a chunk to the vendor's class, and the pieces of the chunk's events to the batch."""
         self._end_run()
         if payload is not None:
             self.source.inbox.append(payload)
@@ -351,10 +356,11 @@ class FastStreamedResponse(OpenAIStreamedResponse):
                 break
             if isinstance(event, PartStartEvent | PartDeltaEvent):
                 came.append(event)
+                if piece := _piece(event):
+                    batch.append(piece)
             if isinstance(event, PartStartEvent):
                 self._parts_begun = max(self._parts_begun, event.index + 1)
         self._begin_run(came)
-        return [piece for event in came if (piece := _piece(event))]
 
     def _begin_run(self, events: list[PartStartEvent | PartDeltaEvent]) -> None:
         """After a chunk that began or continued just one part, plain chunks of the same key continue that part."""
