@@ -2,8 +2,8 @@
 
     python bench/openai_chat_reader.py [DELTAS]
 
-A server process sends the answer at once (many deltas to a read) and, for a second line, a delta at a time. What
-is printed is this process's CPU per delta, the HTTP client included.
+A server process sends the answer at once (many deltas to a read) and, for a second line, a delta at a time.
+What is printed is this process's CPU per delta, the HTTP client included.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ async def measure(port: int, deltas: int) -> None:
         events = await cost(by_events, vendor, deltas)
         await ours.aclose()
         print(
-            f"{pace:6} pieces {pieces:7.1f} µs/delta   vendor {events:7.1f} µs/delta   {events / pieces:5.1f} x"
+            f"{pace:6} pieces {pieces:7.1f} µs/delta, vendor {events:7.1f} µs/delta, {events / pieces:5.1f} x"
         )
 
 

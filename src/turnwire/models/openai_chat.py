@@ -9,23 +9,20 @@ interpreted here: the parts, the usage, the finish reason and the errors are the
 contains.
 """
 
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from json import loads as json_loads
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import httpx2
 import msgspec
-from openai import APIError, AsyncOpenAI, AsyncStream
+from openai import AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
 from openai.types.chat.chat_completion_chunk import Choice, ChoiceDelta
-from pydantic_ai.exceptions import ModelAPIError, ModelConnectionError, ModelTimeoutError
+from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import (
     ModelResponse,
     ModelResponseStreamEvent,
     PartDeltaEvent,
-    PartEndEvent,
     PartStartEvent,
     TextPart,
     TextPartDelta,
@@ -44,33 +41,38 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.providers.vllm import VLLMProvider
 from pydantic_ai.settings import ModelSettings
 
-from turnwire.models.aiohttp_transport import BODY_EXTENSION, AiohttpTransport, ResponseBody
-from turnwire.models.openai_chat_wire import (
-    ErrorPayload,
-    EventSplitter,
-    PlainDelta,
-    TooLongError,
-    decode_plain,
-)
+from turnwire.models.aiohttp_transport import AiohttpTransport
+from turnwire.models.openai_chat_source import MARK, MARK_EVENT, ChunkSource
+from turnwire.models.openai_chat_wire import PlainDelta, decode_plain
 from turnwire.seams.model import Piece, PieceKind, PiecewiseStream
 
 NO_KEY = "api-key-not-set"
 """What is sent where no key is needed: the SDK insists on one."""
 
-_PROVIDERS: dict[str, Callable[[AsyncOpenAI], Provider[AsyncOpenAI]]] = {
+ProviderFactory = Callable[[AsyncOpenAI], Provider[AsyncOpenAI]]
+
+_PROVIDERS: dict[str, ProviderFactory] = {
     "openai": lambda client: OpenAIProvider(openai_client=client),
     "ollama": lambda client: OllamaProvider(openai_client=client),
     "vllm": lambda client: VLLMProvider(openai_client=client),
 }
 
 
+def _provider(named: str | ProviderFactory, client: AsyncOpenAI) -> Provider[AsyncOpenAI]:
+    if not isinstance(named, str):
+        return named(client)
+    make = _PROVIDERS.get(named)
+    return make(client) if make else OpenAICompatibleProvider(named, openai_client=client)
+
+
 class OpenAIChatFast(OpenAIChatModel):
     """A pydantic-ai model whose `request_stream()` gives a `PiecewiseStream`.
 
     `provider` is a name: `openai`, `ollama` and `vllm` choose the vendor's profile for the model; any other
-    is a server of that name that speaks the format. `api_key` None: the server needs none; no environment
-    is read for it. It makes no retries and sets no time limit but that of connecting. Close it by
-    `aclose()`.
+    is a server of that name that speaks the format. It may also be a function from the SDK's client to a
+    pydantic-ai provider (`lambda client: DeepSeekProvider(openai_client=client)`). `api_key` None: the server
+    needs none; no environment is read for it. It makes no retries, and its only time limit is that of
+    connecting, and one that the settings ask for. Close it by `aclose()`.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class OpenAIChatFast(OpenAIChatModel):
         *,
         base_url: str = "https://api.openai.com/v1",
         api_key: str | None = None,
-        provider: str = "openai",
+        provider: str | ProviderFactory = "openai",
         profile: ModelProfileSpec | None = None,
         settings: ModelSettings | None = None,
     ) -> None:
@@ -87,14 +89,12 @@ class OpenAIChatFast(OpenAIChatModel):
         client = AsyncOpenAI(
             base_url=base_url,
             api_key=api_key or NO_KEY,
-            # trust_env off: httpx2 would send by a proxy's own transport, past ours, which knows the proxies too.
+            # trust_env off: httpx2 would send to a proxy past our transport, which knows the proxies too.
             http_client=httpx2.AsyncClient(transport=self.transport, trust_env=False, follow_redirects=True),
             max_retries=0,
+            timeout=None,
         )
-        # Given to the constructor, None would mean the SDK's 600 seconds.
-        client.timeout = None
-        make = _PROVIDERS.get(provider, lambda c: OpenAICompatibleProvider(provider, openai_client=c))
-        super().__init__(model_name, provider=make(client), profile=profile, settings=settings)
+        super().__init__(model_name, provider=_provider(provider, client), profile=profile, settings=settings)
 
     async def aclose(self) -> None:
         """Closes all connections. The model can be used again afterwards."""
@@ -120,114 +120,6 @@ class OpenAIChatFast(OpenAIChatModel):
         return stream
 
 
-class ChunkSource:
-    """What the vendor's class reads instead of the SDK's `AsyncStream`: chunks from the socket, or from the inbox.
-
-    Iterated, it reads the socket and gives chunk after chunk. When `FastStreamedResponse.pieces()` does the
-    reading, it puts what is not plain into the inbox, followed by a `MARK`, before it asks the vendor's
-    class for events.
-    """
-
-    def __init__(
-        self, stream: AsyncStream[ChatCompletionChunk], model_name: str, scrub: Callable[[bytes], bytes]
-    ) -> None:
-        self.inbox: deque[bytes | ChatCompletionChunk] = deque()
-        self.last: ChatCompletionChunk | None = None
-        """The chunk that was handed over last."""
-        self._stream = stream
-        self._body: ResponseBody = stream.response.extensions[BODY_EXTENSION]
-        self._model_name = model_name
-        self._scrub = scrub
-        self._splitter = EventSplitter()
-        self._unread: list[bytes] = []
-        self._over = False
-        self._has_finish_reason = False
-
-    async def check_content_type(self) -> None:
-        """A page or a JSON object with status 200 is not an answer."""
-        came = self._stream.response.headers.get("content-type", "")
-        if came and came.split(";")[0].strip().lower() != "text/event-stream":
-            raise self._error(f"The provider answered with {came[:80]!r} instead of an event stream.")
-
-    async def read(self) -> list[bytes]:
-        """The data of the events that came with one read; empty when the stream is over."""
-        if self._unread:
-            unread, self._unread = self._unread, []
-            return unread
-        while not self._over:
-            try:
-                block = await self._body.read()
-                payloads = self._splitter.feed(block)
-            except httpx2.TimeoutException as exc:
-                raise ModelTimeoutError(self._model_name, str(exc), phase="read") from exc
-            except httpx2.TransportError as exc:
-                raise ModelConnectionError(self._model_name, str(exc), phase="read") from exc
-            except TooLongError as exc:
-                raise self._error("The provider sent an event of more than 16 MiB.") from exc
-            self._over = not block or self._splitter.done
-            if payloads:
-                return payloads
-        if not self._splitter.done and not self._has_finish_reason:
-            raise self._error("The provider's stream broke off before it was complete.")
-        return []
-
-    def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
-        return self
-
-    async def __anext__(self) -> ChatCompletionChunk:
-        if not self.inbox:
-            self._unread = await self.read()
-            if not self._unread:
-                raise StopAsyncIteration
-            self.inbox.append(self._unread.pop(0))
-        item = self.inbox.popleft()
-        if not isinstance(item, bytes):
-            return item
-        self.last = chunk = self._chunk(item)
-        if chunk.choices and chunk.choices[0].finish_reason:
-            self._has_finish_reason = True
-        return chunk
-
-    async def close(self) -> None:
-        await self._stream.close()
-
-    def _chunk(self, payload: bytes) -> ChatCompletionChunk:
-        """As the SDK's `AsyncStream` decodes it."""
-        try:
-            data: object = json_loads(payload.decode())
-        except (ValueError, RecursionError) as exc:
-            raise self._error("The provider sent a data line that is not JSON.") from exc
-        if not isinstance(data, dict):
-            raise self._error("The provider sent a data line that is not a JSON object.")
-        fields = cast("dict[str, Any]", data)
-        if fields.get("error") or isinstance(payload, ErrorPayload):
-            raise self._provider_error(fields)
-        return ChatCompletionChunk.model_construct(**fields)
-
-    def _provider_error(self, fields: dict[str, Any]) -> APIError:
-        clean = cast("dict[str, Any]", json_loads(self._scrub(msgspec.json.encode(fields))))
-        error = clean.get("error") or clean
-        message = cast("dict[str, Any]", error).get("message") if isinstance(error, dict) else error
-        if not message or not isinstance(message, str):
-            message = "An error occurred during streaming"
-        return APIError(message, self._stream.response.request, body=cast("object", error))
-
-    def _error(self, message: str) -> ModelAPIError:
-        return ModelAPIError(self._model_name, message)
-
-
-def _mark_chunk() -> ChatCompletionChunk:
-    return ChatCompletionChunk.model_construct(
-        id="", created=0, model="", object="chat.completion.chunk", choices=[{"index": 0, "delta": {}}]
-    )
-
-
-MARK: Final = _mark_chunk()
-"""A chunk that says nothing. The vendor's class has handled all before it when it comes to its choice …"""
-MARK_EVENT: Final = PartEndEvent(index=-1, part=TextPart(""))
-"""… and this event, which passes all of pydantic-ai's stages unchanged, comes out at their end."""
-
-
 @dataclass
 class FastStreamedResponse(OpenAIStreamedResponse):
     """The vendor's streamed response, with `pieces()` as the fast way to read it.
@@ -238,13 +130,13 @@ class FastStreamedResponse(OpenAIStreamedResponse):
     source: ChunkSource = field(init=False)
 
     # The run: plain pieces that the vendor's class has not been given yet. Its key says which chunks join it:
-    # the field that carries them ("content", "reasoning", "reasoning_content"), or the index of their tool call.
+    # the field that carries them ("content", "reasoning", "reasoning_content"), or the index of their call.
     _run: list[str] = field(default_factory=list[str], init=False)
     _key: str | int | None = field(default=None, init=False)
     _part: int = field(default=0, init=False)
     _kind: PieceKind = field(default="text", init=False)
     _last: tuple[object, object, object] = field(default=(None, None, None), init=False)
-    """The id, model and service tier of the last chunk that was handed over: the vendor's class keeps the latest."""
+    """Id, model and service tier of the last chunk handed over: the vendor's class keeps the latest."""
     _parts_begun: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -280,7 +172,7 @@ class FastStreamedResponse(OpenAIStreamedResponse):
         if batch := [piece async for event in events if (piece := _piece(event))]:
             yield batch
         if self._parts_begun > len(self.get().parts):
-            # The vendor's class drops a call without a name, and the numbers of the parts after it would be wrong.
+            # The vendor's class drops such a call, and the numbers of the parts after it would be wrong.
             raise ModelAPIError(self.model_name, "The provider sent a tool call without a name.")
 
     def get(self) -> ModelResponse:
@@ -295,7 +187,7 @@ class FastStreamedResponse(OpenAIStreamedResponse):
         )
 
     def _join(self, payload: bytes, batch: list[Piece]) -> bool:
-        """Adds a plain chunk to the run, and its piece to the batch. False: it is not plain, or not of the run."""
+        """Adds a plain chunk to the run and its piece to the batch; False if it doesn't belong there."""
         try:
             chunk = decode_plain(payload)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -317,7 +209,7 @@ class FastStreamedResponse(OpenAIStreamedResponse):
         return True
 
     def _continued(self, delta: PlainDelta) -> tuple[str | int | None, str | None]:
-        """The key of what a plain delta continues, and by what. An empty key fits no run: the delta has several."""
+        """The key of what a plain delta continues, and by what. An empty key fits no run: it has several."""
         content, calls = delta.content, delta.tool_calls
         if delta.reasoning or delta.reasoning_content:
             if content or calls:
@@ -345,7 +237,7 @@ class FastStreamedResponse(OpenAIStreamedResponse):
     async def _hand_over(
         self, payload: bytes | None, events: AsyncIterator[ModelResponseStreamEvent], batch: list[Piece]
     ) -> None:
-        """Gives the run and then a chunk to the vendor's class, and the pieces of the chunk's events to the batch."""
+        """Gives the run and then a chunk to the vendor's class, and its events' pieces to the batch."""
         self._end_run()
         if payload is not None:
             self.source.inbox.append(payload)
@@ -363,7 +255,7 @@ class FastStreamedResponse(OpenAIStreamedResponse):
         self._begin_run(came)
 
     def _begin_run(self, events: list[PartStartEvent | PartDeltaEvent]) -> None:
-        """After a chunk that began or continued just one part, plain chunks of the same key continue that part."""
+        """After a chunk that began or continued one part, plain chunks of the same key continue that part."""
         self._key = None
         chunk = self.source.last
         assert chunk is not None
