@@ -12,6 +12,7 @@ import openai
 import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
+
 from fakes import (
     Answer,
     Comment,
@@ -90,9 +91,7 @@ class TestOpenAIChat:
     @pytest.mark.parametrize("newline", ["\n", "\r\n"])
     @pytest.mark.parametrize("chunk_size", CUTS)
     async def test_text_finish_and_usage_are_read(self, chunk_size: int | None, newline: str) -> None:
-        answer = Answer.of(
-            "Hél", Comment(), "lo", Usage(9, 2, cached=4), chunk_size=chunk_size, newline=newline
-        )
+        answer = Answer.of("Hél", Comment(), "lo", Usage(9, 2, cached=4), chunk_size=chunk_size, newline=newline)
         async with FakeOpenAIChat([answer]) as fake:
             chunks = await read_chat(fake)
 
@@ -164,9 +163,7 @@ class TestOpenAIChat:
             with pytest.raises(openai.APIConnectionError):
                 await read_chat(fake)
 
-    @pytest.mark.parametrize(
-        "answer", [Answer.of("a", Raw(b"data: {not json\n\n")), Answer.of(Raw(b"data: \n\n"))]
-    )
+    @pytest.mark.parametrize("answer", [Answer.of("a", Raw(b"data: {not json\n\n")), Answer.of(Raw(b"data: \n\n"))])
     async def test_garbage_can_be_sent(self, answer: Answer) -> None:
         async with FakeOpenAIChat([answer]) as fake:
             with pytest.raises(json.JSONDecodeError):
@@ -220,9 +217,7 @@ class TestOpenAIChat:
             ([*HELLO, {"role": "assistant", "tool_calls": [{"id": "c1"}]}, *HELLO], "did not have response"),
         ],
     )
-    async def test_calls_and_results_that_do_not_belong_together_are_refused(
-        self, messages: Any, message: str
-    ) -> None:
+    async def test_calls_and_results_that_do_not_belong_together_are_refused(self, messages: Any, message: str) -> None:
         async with FakeOpenAIChat([Answer.of("a")]) as fake:
             with pytest.raises(openai.BadRequestError, match=message):
                 await read_chat(fake, messages)
@@ -324,9 +319,7 @@ class TestAnthropic:
             (turn({**THOUGHT, "thinking": "Other."}, CALL), True, "Invalid `signature`"),
         ],
     )
-    async def test_what_the_real_one_refuses_is_refused(
-        self, messages: Any, thinking: bool, message: str
-    ) -> None:
+    async def test_what_the_real_one_refuses_is_refused(self, messages: Any, thinking: bool, message: str) -> None:
         more = {"thinking": THINKING_ON} if thinking else {}
         async with FakeAnthropic([Answer.of("a")]) as fake:
             with pytest.raises(anthropic.BadRequestError, match=message):
@@ -345,9 +338,7 @@ class TestAnthropic:
 class TestOpenAIResponses:
     @pytest.mark.parametrize("chunk_size", CUTS)
     async def test_thinking_text_calls_and_usage_are_read(self, chunk_size: int | None) -> None:
-        answer = Answer.of(
-            Thinking("Hm."), "Ye", "s", TWO_CALLS, Usage(9, 2, cached=4), chunk_size=chunk_size
-        )
+        answer = Answer.of(Thinking("Hm."), "Ye", "s", TWO_CALLS, Usage(9, 2, cached=4), chunk_size=chunk_size)
         async with FakeOpenAIResponses([answer]) as fake:
             events = await read_responses(fake)
 

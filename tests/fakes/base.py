@@ -107,9 +107,7 @@ class Raw:
     data: bytes
 
 
-Step = (
-    Text | Thinking | ToolCall | ToolCalls | Usage | Finish | Stall | Cut | ErrorEvent | Ping | Comment | Raw
-)
+Step = Text | Thinking | ToolCall | ToolCalls | Usage | Finish | Stall | Cut | ErrorEvent | Ping | Comment | Raw
 
 
 @dataclass(frozen=True)

@@ -203,9 +203,7 @@ class _Writer:
     def call_start(self, index: int, call: ToolCall) -> bytes:
         function = {"name": call.name, "arguments": ""}
         call_id = call.id or f"call_{self.number:04}{index:04}"
-        return self.chunk(
-            {"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]}
-        )
+        return self.chunk({"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]})
 
     def call_piece(self, index: int, piece: str) -> bytes:
         return self.chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})

@@ -164,9 +164,7 @@ class _Writer:
 
     def close(self) -> Iterator[bytes]:
         if self.text is not None:
-            yield self.event(
-                "response.output_text.done", **self.at(content_index=0), text=self.text, logprobs=[]
-            )
+            yield self.event("response.output_text.done", **self.at(content_index=0), text=self.text, logprobs=[])
             yield self.event("response.content_part.done", **self.at(content_index=0), part=self.part())
             done = self.message("completed")
             self.text = None

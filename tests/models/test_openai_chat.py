@@ -40,6 +40,7 @@ from pydantic_ai.providers.ollama import OllamaProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.providers.vllm import VLLMProvider
+
 from fakes import (
     Answer,
     Comment,
@@ -57,7 +58,6 @@ from fakes import (
     Usage,
 )
 from fakes.base import Script
-
 from turnwire.models.openai_chat import OpenAIChatFast
 from turnwire.seams.model import Piece, PiecewiseStream
 
@@ -85,9 +85,7 @@ class Outcome:
 def without_chance(response: ModelResponse) -> ModelResponse:
     """The response without the clock, and without the ids that pydantic-ai draws for calls without one."""
     parts = [
-        replace(p, tool_call_id=re.sub(r"^pyd_ai_.*", "drawn", p.tool_call_id))
-        if isinstance(p, ToolCallPart)
-        else p
+        replace(p, tool_call_id=re.sub(r"^pyd_ai_.*", "drawn", p.tool_call_id)) if isinstance(p, ToolCallPart) else p
         for p in response.parts
     ]
     return replace(response, parts=parts, timestamp=None)  # type: ignore[arg-type]
@@ -356,13 +354,9 @@ SAMPLES = {
     ),
     "log probabilities": Answer.of(
         "Hel",
-        options={
-            "extra_choice": {"logprobs": {"content": [{"token": "Hel", "logprob": -1, "top_logprobs": []}]}}
-        },
+        options={"extra_choice": {"logprobs": {"content": [{"token": "Hel", "logprob": -1, "top_logprobs": []}]}}},
     ),
-    "an error": Answer.of(
-        "Hel", ErrorEvent("The tokens per minute are used up.", code="rate_limit_exceeded")
-    ),
+    "an error": Answer.of("Hel", ErrorEvent("The tokens per minute are used up.", code="rate_limit_exceeded")),
     "an error without a status": Answer.of("Hel", "lo", ErrorEvent("It broke.", type="odd")),
 }
 
@@ -545,9 +539,7 @@ async def test_done_without_a_finish_reason_is_an_ending() -> None:
     assert outcome.response is not None and outcome.response.finish_reason == "stop"
 
 
-@pytest.mark.parametrize(
-    "line", [b"{not json", b"", b"[1]", b"7", b'{"choices": NaNs}', b'"\xff"', b"[" * 100_000]
-)
+@pytest.mark.parametrize("line", [b"{not json", b"", b"[1]", b"7", b'{"choices": NaNs}', b'"\xff"', b"[" * 100_000])
 async def test_a_data_line_that_cannot_be_decoded_fails_the_request(line: bytes) -> None:
     error = await failed(Answer.of("a", "b", Raw(b"data: " + line + b"\n\n"), "c"))
 

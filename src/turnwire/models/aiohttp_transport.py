@@ -162,8 +162,6 @@ def _proxy_for(url: URL) -> tuple[URL | None, aiohttp.BasicAuth | None]:
         return None, None
     proxy = URL(named if "://" in named else f"http://{named}")
     if proxy.scheme not in ("http", "https"):
-        raise httpx2.UnsupportedProtocol(
-            f"The proxy's address begins with {proxy.scheme}://, not with http://."
-        )
+        raise httpx2.UnsupportedProtocol(f"The proxy's address begins with {proxy.scheme}://, not with http://.")
     auth = aiohttp.BasicAuth(proxy.user or "", proxy.password or "") if proxy.user or proxy.password else None
     return proxy.with_user(None), auth

@@ -142,9 +142,7 @@ class FastStreamedResponse(OpenAIStreamedResponse):
     def __post_init__(self) -> None:
         self._tags: tuple[str, str] = self._model_profile.get("thinking_tags", DEFAULT_THINKING_TAGS)
         custom = self._model_profile.get("openai_chat_thinking_field", None)
-        self._thinking_fields = tuple(
-            dict.fromkeys(f for f in (custom, "reasoning", "reasoning_content") if f)
-        )
+        self._thinking_fields = tuple(dict.fromkeys(f for f in (custom, "reasoning", "reasoning_content") if f))
 
     async def pieces(self) -> AsyncIterator[list[Piece]]:
         """See `PiecewiseStream`."""
@@ -182,9 +180,7 @@ class FastStreamedResponse(OpenAIStreamedResponse):
     def _must_be_read_by_event(self) -> bool:
         """Whether a setting asks for something of each chunk, or for a time limit on each event."""
         settings = self._model_settings or {}
-        return (
-            bool(settings.get("openai_include_unmapped_response_data")) or self._request_deadline is not None
-        )
+        return bool(settings.get("openai_include_unmapped_response_data")) or self._request_deadline is not None
 
     def _join(self, payload: bytes, batch: list[Piece]) -> bool:
         """Adds a plain chunk to the run and its piece to the batch; False if it doesn't belong there."""

@@ -126,7 +126,8 @@ class Models:
 
     async def aclose(self) -> None:
         """End local processes and close connections. Idempotent."""
-        await asyncio.gather(*(model.aclose() for model in self._locals.values()))
+        models: list[Any] = [*self._locals.values(), *self._models.values()]
+        await asyncio.gather(*(model.aclose() for model in models if hasattr(model, "aclose")))
         while self._entered:
             await self._entered.pop().__aexit__(None, None, None)
 
@@ -207,9 +208,9 @@ class Models:
             case "local-file":
                 return LocalModel(openai_chat, Path(spec.name).expanduser(), self._local_settings)
             case "ollama":
-                return openai_chat(spec.name, f"{ollama_url(self._env)}/v1", None)
+                return openai_chat(spec.name, f"{ollama_url(self._env)}/v1", None, "ollama")
             case "vllm":
-                return openai_chat(spec.name, vllm_base_url(self._env), self._env.get("VLLM_API_KEY"))
+                return openai_chat(spec.name, vllm_base_url(self._env), self._env.get("VLLM_API_KEY"), "vllm")
             case "openai-chat":
                 key, url = key_of("openai-chat", self._env), openai_base_url(self._env)
                 if key is None and url is None:
@@ -259,13 +260,11 @@ class Models:
         return GoogleProvider(api_key=key)
 
 
-def openai_chat(name: str, base_url: str, api_key: str | None) -> Model:
-    """A model on a server that speaks OpenAI's chat completions."""
-    from pydantic_ai.models.openai import OpenAIChatModel
-    from pydantic_ai.providers.openai import OpenAIProvider
+def openai_chat(name: str, base_url: str, api_key: str | None, provider: str = "openai") -> Model:
+    """A model on a server that speaks OpenAI's chat completions, read by our own reader."""
+    from turnwire.models.openai_chat import OpenAIChatFast
 
-    provider = OpenAIProvider(base_url=base_url, api_key=api_key or NO_KEY)
-    return OpenAIChatModel(name, provider=provider, settings=NO_RETRIES)
+    return OpenAIChatFast(name, base_url=base_url, api_key=api_key, provider=provider, settings=NO_RETRIES)
 
 
 def resolve(spec: str, *, env: Mapping[str, str] | None = None) -> Model:
