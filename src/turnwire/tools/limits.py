@@ -1,0 +1,59 @@
+"""The limits of the server's own tools. Each has its unit in its name, and its reason."""
+
+READ_LINES_MAX = 2000
+"""Lines that one `read_file` gives: most source files whole; the model reads on with `offset`."""
+
+READ_BYTES_MAX = 64 * 1024
+"""Bytes of text that one `read_file` gives: some 16,000 tokens, a bearable share of any model's context."""
+
+READ_LINE_BYTES_MAX = 2000
+"""Bytes shown of one line: a minified file is one line of a megabyte, and nobody wants it all."""
+
+READ_SCANNED_BYTES_MAX = 256 * 1024 * 1024
+"""Bytes passed over to reach `offset`: a second or two of reading, where a sparse file may claim terabytes."""
+
+BINARY_SNIFF_BYTES = 8192
+"""A NUL byte in so much of a file's beginning makes it binary: the rule, and the length, of git and grep."""
+
+WRITE_BYTES_MAX = 4 * 1024 * 1024
+"""Content of one `write_file`: the wire's own limit for a JSON body, and more than any model writes in one call."""
+
+EDIT_BYTES_MAX = 8 * 1024 * 1024
+"""Size of a file before and after `edit_file`: it is held in memory, twice, by each call that runs."""
+
+LIST_ENTRIES_MAX = 1000
+"""Entries that one `list_files` gives: some 10,000 tokens."""
+
+FOLDER_ENTRIES_MAX = 10_000
+"""Entries of one folder that a recursive walk looks at: bounds what one generated folder can cost."""
+
+WALK_ENTRIES_MAX = 200_000
+"""Entries of one recursive walk: a large repository with its dependencies, and a few seconds' work."""
+
+PATTERN_CHARS_MAX = 1000
+"""Length of a search pattern or glob: far beyond what people write; compiling is linear in it."""
+
+PATTERN_MEMORY_BYTES_MAX = 1024 * 1024
+"""Memory of a compiled pattern. It also bounds the pattern's program, to some 10,000 instructions, and so the time
+that a window of text can take when the fast automaton does not fit."""
+
+SEARCH_WINDOW_BYTES = 64 * 1024
+"""Text matched between two looks at the clock: the worst patterns found took 0.7 s for so much (2 cores, 2026)."""
+
+SEARCH_FILE_BYTES_MAX = 10 * 1024 * 1024
+"""Larger files are not searched, and counted in the result: they are data, and each is held in memory."""
+
+SEARCH_MATCHES_MAX = 200
+"""Matching lines that one search gives; more mean that the pattern is too wide to be of use."""
+
+SEARCH_LINE_BYTES_MAX = 300
+"""Bytes shown of a matching line, around the match."""
+
+FILE_TIME_S = 10.0
+"""A search or listing gives what it has after so long: an agent rather narrows it than waits."""
+
+FILE_TIME_LIMIT_S = 30.0
+"""The engine's limit for one call of a file tool, queueing included: three times what any of them takes itself."""
+
+FILE_THREADS_MAX = 8
+"""Worker threads for file tools, apart from the event loop's own, so that slow searches hold up only each other."""
