@@ -1,2 +1,51 @@
-def main() -> None:
-    pass
+"""The command line. Results go to stdout, everything else to stderr.
+
+Exit codes: 0 done or stopped as asked, 1 failed, 2 wrong usage or settings. A failure that can be foreseen is one
+sentence, never a traceback. Each command imports what it needs when it runs, so that none waits for the others' parts.
+"""
+
+import sys
+from typing import NoReturn
+
+
+class Failed(Exception):
+    """A command could not do what it was asked to: one sentence that says why and what to do."""
+
+    exit_code = 1
+
+
+def main() -> NoReturn:
+    """The program `turnwire`."""
+    from turnwire.cli.app import app
+
+    try:
+        app(prog_name="turnwire")
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] == "turnwire":
+            raise
+        _stop(1, f"This command needs the server's parts ({exc.name} is missing): pip install 'turnwire[server]'.")
+    except Exception as exc:
+        # Settings, data folder, store and models each have errors of their own; those for people say so.
+        code = exit_code(exc)
+        if code is None:
+            raise
+        _stop(code, str(exc))
+    raise AssertionError("typer ends the program")
+
+
+def exit_code(exc: Exception) -> int | None:
+    """The exit code of an error that is a sentence for people; None: it is none, but a bug."""
+    code = getattr(exc, "exit_code", None)
+    if isinstance(code, int):
+        return code
+    # Of parts that know nothing of a command line; they are imported only when a command has imported them.
+    for module, name in (("turnwire.stores.sqlite", "StoreRefused"), ("turnwire.models.errors", "ModelError")):
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None and isinstance(exc, kind):
+            return 1
+    return None
+
+
+def _stop(code: int, sentence: str) -> NoReturn:
+    print(f"turnwire: {sentence}", file=sys.stderr)
+    sys.exit(code)

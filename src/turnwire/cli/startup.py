@@ -1,0 +1,110 @@
+"""What a server prints when it has started: where it is, what it uses, and lines to paste into a shell.
+
+Lines are never wrapped: they are there to be copied whole.
+"""
+
+import ipaddress
+import shlex
+from typing import Literal, NamedTuple
+
+from turnwire import __version__
+from turnwire.datadir import DataDir
+from turnwire.settings import PREFIX, Address, Settings
+
+MESSAGE = "Write a short poem about persistent storage."
+
+
+class AccessKey(NamedTuple):
+    """The key of the tenant `default`, and where it is: in the data folder's key file, or in the settings."""
+
+    text: str
+    origin: Literal["key file", "environment", "settings file"]
+    is_new: bool = False
+
+
+def startup_lines(
+    settings: Settings, address: Address, data: DataDir, key: AccessKey, *, why: str, terminal: bool, show: str = ""
+) -> list[str]:
+    """All lines, in order.
+
+    Args:
+        settings: with the model that is in use.
+        why: the sentence that says why it is that model.
+        terminal: whether a person reads this: then the generated key is shown.
+        show: a shell command that prints the key, for one that stands in a settings file.
+    """
+    facts = [
+        ("address", address.url),
+        ("data", str(data.path)),
+        ("model", f"{settings.model}. {why}"),
+        ("key", _key_words(data, key, terminal)),
+        ("docs", f"{address.url}/docs"),
+    ]
+    return [
+        f"turnwire {__version__} is ready.",
+        *(f"  {name:8} {value}" for name, value in facts),
+        *(f"  warning  {text}" for text in warnings(settings, address)),
+        "",
+        "To use it from a shell, paste:",
+        "",
+        f"export POKEE_API={address.url} POKEE_KEY={_key_in_shell(data, key, terminal, show)}",
+        "",
+        "And for a first message:",
+        "",
+        *first_message(),
+        "",
+    ]
+
+
+def first_message() -> list[str]:
+    """Two lines for any POSIX shell with curl and sed: make a session, send it a message."""
+    auth = '-H "Authorization: Bearer $POKEE_KEY" -H "Content-Type: application/json"'
+    return [
+        f"""session=$(curl -sS "$POKEE_API/v1/sessions" {auth} -d '{{"persistent": true}}' """
+        r"""| sed -n 's/.*"\(sess_[0-9a-f]*\)".*/\1/p')""",
+        f"""curl -N "$POKEE_API/v1/sessions/$session/messages" {auth} -d '{{"message": "{MESSAGE}"}}'""",
+    ]
+
+
+def warnings(settings: Settings, address: Address) -> list[str]:
+    """What the operator should know about these settings: each a sentence."""
+    found: list[str] = []
+    if settings.sqlite_synchronous != "FULL":
+        found.append(
+            f"{PREFIX}SQLITE_SYNCHRONOUS={settings.sqlite_synchronous}: a power cut may lose the last moments of what "
+            "callers have seen."
+        )
+    if not _is_loopback(address.host):
+        found.append(
+            f"It listens on {address.host} without TLS: keys cross the network unprotected, unless a proxy with TLS "
+            "stands in front."
+        )
+    if "*" in settings.cors_origins:
+        found.append(f"{PREFIX}CORS_ORIGINS=*: any web page may call it, with a key that the page knows.")
+    if "*" in settings.trusted_proxies:
+        found.append(f"{PREFIX}TRUSTED_PROXIES=*: any caller may say which address it comes from.")
+    return found
+
+
+def _key_words(data: DataDir, key: AccessKey, terminal: bool) -> str:
+    if key.origin != "key file":
+        where = f"{PREFIX}API_KEY in the environment" if key.origin == "environment" else "api_key in the settings file"
+        return f"the one in {where}"
+    shown = f"{key.text} (in {data.key_file})" if terminal else f"in {data.key_file}"
+    return f"{shown}, made just now" if key.is_new else shown
+
+
+def _key_in_shell(data: DataDir, key: AccessKey, terminal: bool, show: str) -> str:
+    """The key as the right side of an assignment in a shell. A chosen key is never printed."""
+    if key.origin == "environment":
+        return f'"${PREFIX}API_KEY"'
+    if key.origin == "settings file":
+        return f'"$({show})"'
+    return shlex.quote(key.text) if terminal else f'"$(cat {shlex.quote(str(data.key_file))})"'
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
