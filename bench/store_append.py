@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import uvloop
+
 from turnwire.protocol.codec import encode_frame
 from turnwire.protocol.events import TextDelta
 from turnwire.seams.store import Append, Appended, Turn
@@ -100,4 +102,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())  # as the server does

@@ -352,6 +352,41 @@ async def test_an_io_error_stops_everything(path: Path, clock: TurnableClock) ->
     assert len(failures) == 1
 
 
+_LIMITED = """
+import asyncio, resource, sys
+from turnwire.seams.store import Appended
+from turnwire.stores.sqlite import SQLiteStore, StoreFailed
+from turnwire.testing.clock import TurnableClock
+from turnwire.testing.store_cases import an_append, appended, begin, make_session
+
+async def main():
+    failures = []
+    store, clock = await SQLiteStore.open(sys.argv[1], on_fatal=failures.append), TurnableClock()
+    turn = await begin(store, await make_session(store, clock))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+    seq = 1
+    while (result := await appended(store, an_append(turn, seq, frames=b"x" * 50_000))) is Appended.WRITTEN:
+        seq += 1
+    assert isinstance(result, StoreFailed), result
+    assert failures == [result], failures
+    await store.close()
+    print(turn.id, seq - 1)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_write_that_the_system_refuses_stops_everything_and_loses_nothing(path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", _LIMITED, str(path)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    turn_id, last_seq = process.stdout.split()
+
+    async with opened(path) as store:
+        assert (await store.read_events(turn_id, 0, bytes_max=1)).last_seq == int(last_seq) > 3
+
+
 # Damage
 
 

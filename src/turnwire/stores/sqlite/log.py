@@ -9,7 +9,9 @@ from turnwire.seams.store import HistoryEntry, Page, Segment, StoreDamaged
 from turnwire.stores.sqlite.rows import to_text
 
 NEWEST_CHECKED = 256
-"""How many of the newest segments are read at the start: what a crash or a broken disk may have spoilt last."""
+NEWEST_BYTES_MAX = 16 * 1024 * 1024
+"""How many of the newest segments are read at the start, and of how many bytes: what a crash or a broken disk may
+have spoilt last. More would make a restart slow."""
 
 
 def checksum(turn: int, first_seq: int, last_seq: int, frames: bytes) -> int:
@@ -92,7 +94,11 @@ WHERE s.turn > (SELECT max(n) FROM turns) - ?1 ORDER BY s.turn DESC, s.first_seq
 
 def check_newest(db: sqlite3.Connection) -> None:
     """Read the newest segments and every running turn's last. StoreDamaged when one is not what was written."""
+    size = 0
     for turn, first_seq, last_seq, expected, frames, turn_id in db.execute(_NEWEST, (NEWEST_CHECKED,)):
         _verified(turn, (first_seq, last_seq, expected, frames), turn_id)
+        size += len(frames)
+        if size >= NEWEST_BYTES_MAX:
+            break
     for turn_id, last_seq in db.execute("SELECT id, last_seq FROM turns WHERE ended_at IS NULL").fetchall():
         read_events(db, turn_id, last_seq, 1)

@@ -1,7 +1,8 @@
 """Sessions and access keys: queries on a connection, in the transaction of whoever calls."""
 
 import sqlite3
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -97,34 +98,48 @@ def delete(db: sqlite3.Connection, now: float, tenant: str, session_id: str) -> 
     return running[0][0] if running else None
 
 
-_DELETE_IDLE = """
-UPDATE sessions SET deleted_at = :now WHERE n IN (
-    SELECT s.n FROM sessions AS s LEFT JOIN turns AS t ON t.n = (SELECT max(n) FROM turns WHERE session = s.n)
-    WHERE {condition} AND s.deleted_at IS NULL
-      AND s.n NOT IN (SELECT session FROM turns WHERE ended_at IS NULL)
-    LIMIT :limit
-)
+# Many at once: what may go is found by a reader, and looked at again, each by itself, where it is deleted.
+
+_LAST_ACTIVITY = """
+coalesce((SELECT coalesce(ended_at, created_at) FROM turns WHERE session = sessions.n ORDER BY n DESC LIMIT 1),
+         sessions.created_at)
 """
-_LAST_ACTIVITY = "coalesce(t.ended_at, t.created_at, s.created_at)"
-_OLDER = _DELETE_IDLE.format(condition=f"s.tenant = :tenant AND {_LAST_ACTIVITY} < :before")
-_PAST_TTL = _DELETE_IDLE.format(condition="s.persistent = 1 AND s.created_at + s.ttl <= :now")
-_PAST_IDLE = _DELETE_IDLE.format(
-    condition=f"s.persistent = 0 AND s.created_at <= :before AND {_LAST_ACTIVITY} <= :before"
-)
+_LIVE_AND_IDLE = """
+deleted_at IS NULL AND NOT EXISTS (SELECT 1 FROM turns WHERE session = sessions.n AND ended_at IS NULL)
+"""
+_OLDER = f"{_LIVE_AND_IDLE} AND tenant = :tenant AND {_LAST_ACTIVITY} < :before"
+_PAST_TTL = f"{_LIVE_AND_IDLE} AND persistent = 1 AND created_at + ttl <= :now"
+_PAST_IDLE = f"{_LIVE_AND_IDLE} AND persistent = 0 AND created_at <= :before AND {_LAST_ACTIVITY} <= :before"
 
 
-def delete_idle(db: sqlite3.Connection, now: float, tenant: str, older_than_s: float | None, limit: int) -> int:
-    """Delete at most `limit` of a tenant's sessions that have no running turn."""
-    before = float("inf") if older_than_s is None else now - older_than_s
-    return db.execute(_OLDER, {"now": now, "tenant": to_text(tenant), "before": before, "limit": limit}).rowcount
+class Sweep(NamedTuple):
+    """Which sessions to delete."""
+
+    condition: str
+    values: dict[str, Any]
 
 
-def expire(db: sqlite3.Connection, now: float, idle_ttl_s: float, limit: int) -> int:
-    """Delete at most `limit` sessions that are past their time and have no running turn."""
-    expired = db.execute(_PAST_TTL, {"now": now, "limit": limit}).rowcount
-    if expired < limit:
-        expired += db.execute(_PAST_IDLE, {"now": now, "before": now - idle_ttl_s, "limit": limit - expired}).rowcount
-    return expired
+def older(tenant: str, before: float) -> Sweep:
+    """A tenant's sessions without a running turn whose last activity was before a time."""
+    return Sweep(_OLDER, {"tenant": to_text(tenant), "before": before})
+
+
+def expired(now: float, idle_ttl_s: float) -> list[Sweep]:
+    """Sessions without a running turn that are past their time."""
+    return [Sweep(_PAST_TTL, {"now": now}), Sweep(_PAST_IDLE, {"before": now - idle_ttl_s})]
+
+
+def find(db: sqlite3.Connection, sweep: Sweep, limit: int) -> list[int]:
+    sql = f"SELECT n FROM sessions WHERE {sweep.condition} LIMIT :limit"
+    return [n for (n,) in db.execute(sql, sweep.values | {"limit": limit})]
+
+
+def delete_found(db: sqlite3.Connection, now: float, sweep: Sweep, found: Sequence[int]) -> int:
+    """Delete those that were found and still fit."""
+    return db.executemany(
+        f"UPDATE sessions SET deleted_at = :deleted_at WHERE n = :n AND {sweep.condition}",
+        [sweep.values | {"n": n, "deleted_at": now} for n in found],
+    ).rowcount
 
 
 # Access keys

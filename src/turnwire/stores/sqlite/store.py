@@ -1,6 +1,7 @@
 """The embedded store: SQLite, one writer thread, a few readers."""
 
 import asyncio
+import math
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -23,12 +24,13 @@ from turnwire.seams.store import (
     SessionChanges,
     Store,
     StoreDamaged,
+    StoreUnavailable,
     Turn,
 )
 from turnwire.stores.common import require_condition
 from turnwire.stores.sqlite import log, sessions, sweep, turns
 from turnwire.stores.sqlite.database import READER_BUSY_MS, Synchronous, connect, open_database
-from turnwire.stores.sqlite.writer import Operation, Writer, primary_code
+from turnwire.stores.sqlite.writer import RETRY_AFTER_S, Operation, Writer, primary_code
 
 T = TypeVar("T")
 
@@ -42,8 +44,9 @@ DELETED_AT_ONCE = 500
 class SQLiteStore:
     """`turnwire.seams.store.Store` in one SQLite file. `open()` makes it; one process to a file."""
 
-    def __init__(self, writer: Writer, path: Path) -> None:
+    def __init__(self, writer: Writer, path: Path, clock: Clock) -> None:
         self._writer = writer
+        self._clock = clock
         self._readers = _Readers(path)
 
     @classmethod
@@ -63,7 +66,8 @@ class SQLiteStore:
         """
         path = Path(path)
         db = await asyncio.to_thread(open_database, path, synchronous)
-        return cls(Writer(db, path, clock or SystemClock(), on_fatal), path)
+        clock = clock or SystemClock()
+        return cls(Writer(db, path, clock, on_fatal), path, clock)
 
     @property
     def commits(self) -> int:
@@ -71,8 +75,9 @@ class SQLiteStore:
         return self._writer.commits
 
     async def close(self) -> None:
-        await self._writer.close()
+        # The writer last: whoever closes the last connection brings the write-ahead log into the file.
         await self._readers.close()
+        await self._writer.close()
 
     async def _write(self, operation: Operation[T]) -> T:
         return await self._writer.run(operation)
@@ -101,15 +106,25 @@ class SQLiteStore:
 
     async def delete_sessions(self, tenant: str, *, idle: bool, older_than_s: float | None) -> int:
         require_condition(idle, older_than_s)
-        bite = partial(sessions.delete_idle, tenant=tenant, older_than_s=older_than_s, limit=DELETED_AT_ONCE)
-        deleted = count = await self._write(bite)
-        while count == DELETED_AT_ONCE:
-            count = await self._write(bite)
-            deleted += count
-        return deleted
+        before = math.inf if older_than_s is None else self._clock.now() - older_than_s
+        return await self._sweep(sessions.older(tenant, before), limit=None)
 
     async def expire_sessions(self, *, idle_ttl_s: float, limit: int) -> int:
-        return await self._write(partial(sessions.expire, idle_ttl_s=idle_ttl_s, limit=limit))
+        expired = 0
+        for sweep_ in sessions.expired(self._clock.now(), idle_ttl_s):
+            expired += await self._sweep(sweep_, limit=limit - expired)
+        return expired
+
+    async def _sweep(self, sweep_: sessions.Sweep, limit: int | None) -> int:
+        """Delete sessions, a bite at a time; how many."""
+        deleted = 0
+        while limit is None or deleted < limit:
+            bite = DELETED_AT_ONCE if limit is None else min(DELETED_AT_ONCE, limit - deleted)
+            found = await self._read(partial(sessions.find, sweep=sweep_, limit=bite))
+            if not found:
+                break
+            deleted += await self._write(partial(sessions.delete_found, sweep=sweep_, found=found))
+        return deleted
 
     async def purge_sessions(self, *, limit: int) -> list[Session]:
         purged: list[Session] = []
@@ -203,8 +218,11 @@ class _Readers:
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="turnwire-store-reader")
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
+        self._closed = False
 
     async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        if self._closed:
+            raise StoreUnavailable("The server is stopping.", retry_after_s=RETRY_AFTER_S)
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, query)
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -218,12 +236,16 @@ class _Readers:
         except sqlite3.DatabaseError as exc:
             if primary_code(exc) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise StoreDamaged(f"the database {self._path} is damaged: {exc}") from exc
+            if primary_code(exc) == sqlite3.SQLITE_BUSY:
+                raise StoreUnavailable("Another program holds the database.", retry_after_s=RETRY_AFTER_S) from exc
             raise
         finally:
             if db.in_transaction:
                 db.execute("COMMIT")
 
     async def close(self) -> None:
+        """Finish the reads that are under way."""
+        self._closed = True
         await asyncio.to_thread(self._pool.shutdown)
         for db in self._connections:
             db.close()

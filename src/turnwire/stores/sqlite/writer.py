@@ -195,10 +195,12 @@ class Writer:
     # On the writer's thread
 
     def _work(self) -> None:
-        db = self._db
         try:
             while (group := self._queue.get()) is not None:
-                self._write(group)
+                try:
+                    self._write(group)
+                except Exception as exc:
+                    group.error = self._judge(exc, group)
                 self._loop.call_soon_threadsafe(self._finished, group)
                 if self.commits % WAL_CHECK_COMMITS == 0:
                     self._bound_wal()
@@ -206,43 +208,35 @@ class Writer:
             # The loop was closed under the store: what was handed in is committed or not, nobody is there to be told.
             logger.warning("The event loop was closed before the store.")
         finally:
-            db.close()
+            self._db.close()
 
     def _write(self, group: _Group) -> None:
-        while True:
-            try:
-                self._transact(group, write_appends)
-                return
-            except sqlite3.Error as exc:
-                self._roll_back()
-                code = primary_code(exc)
-                if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                    continue
-                if code == sqlite3.SQLITE_FULL:
-                    logger.warning("The disk is full: a group of %d writes was rolled back.", _size(group))
-                    group.error = StoreUnavailable(retry_after_s=RETRY_AFTER_S)
-                    group.error.__cause__ = exc
-                elif code in _FATAL:
-                    group.error = StoreFailed(f"The database {self._path} failed and can't be trusted now: {exc}.")
-                    group.error.__cause__ = exc
-                else:
-                    self._write_apart(group)
-                return
-            except StoreUnavailable as exc:
-                group.error = exc
-                return
-            except Exception:
-                self._roll_back()
-                self._write_apart(group)
-                return
-
-    def _write_apart(self, group: _Group) -> None:
-        """An append can't be written, whoever's it is: each in a savepoint of its own, so that it fails alone."""
+        """Commit a group. What is raised kept all of it from being written."""
         try:
-            self._transact(group, self._append_apart)
+            self._transact(group, write_appends)
         except Exception as exc:
             self._roll_back()
-            group.error = exc
+            if isinstance(exc, StoreUnavailable) or _ends_group(exc):
+                raise
+            # An append can't be written, whoever's it is: each in a savepoint of its own, so that it fails alone.
+            try:
+                self._transact(group, self._append_apart)
+            except Exception:
+                self._roll_back()
+                raise
+
+    def _judge(self, exc: Exception, group: _Group) -> Exception:
+        """What the members of a group that was not written are told."""
+        code = primary_code(exc)
+        if code == sqlite3.SQLITE_FULL:
+            logger.warning("The disk is full: a group of %d writes was rolled back.", _size(group))
+            error: Exception = StoreUnavailable(retry_after_s=RETRY_AFTER_S)
+        elif code in _FATAL:
+            error = StoreFailed(f"The database {self._path} failed and can't be trusted now: {exc}.")
+        else:
+            return exc
+        error.__cause__ = exc
+        return error
 
     def _transact(
         self,
@@ -320,12 +314,7 @@ def primary_code(exc: BaseException) -> int:
 
 
 def _ends_group(exc: Exception) -> bool:
-    return isinstance(exc, sqlite3.Error) and primary_code(exc) in (
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        *_FATAL,
-    )
+    return primary_code(exc) == sqlite3.SQLITE_FULL or primary_code(exc) in _FATAL
 
 
 def _size(group: _Group) -> int:

@@ -76,7 +76,9 @@ CREATE TABLE turn_bodies (
     content    BLOB
 ) STRICT;
 
--- The log: what one commit added to one turn, as the bytes that callers get.
+-- The log: what one commit added to one turn, as the bytes that callers get. Rows stand in the order of the commits:
+-- those of one commit share their pages. By key (WITHOUT ROWID) each turn would have a page of its own to be written
+-- in each commit: measured, that costs 2.5 times the bytes and twice the CPU at 200 turns.
 CREATE TABLE segments (
     turn      INTEGER NOT NULL,
     first_seq INTEGER NOT NULL,
@@ -85,7 +87,7 @@ CREATE TABLE segments (
     checksum  INTEGER NOT NULL,
     frames    BLOB    NOT NULL,
     PRIMARY KEY (turn, first_seq)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- What the model is given, in the format of the agent library. Oldest first is by `n`.
 CREATE TABLE history (
