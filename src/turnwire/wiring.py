@@ -30,6 +30,7 @@ from turnwire.server.app import create_app
 from turnwire.server.auth import DEFAULT_TENANT, Keys, key_digest
 from turnwire.server.context import ServerOptions, Services
 from turnwire.server.run import HttpOptions, serve
+from turnwire.server.tickets import Tickets
 from turnwire.settings import Settings
 from turnwire.stores.sqlite.database import StoreRefused
 from turnwire.stores.sqlite.store import SQLiteStore
@@ -154,6 +155,8 @@ def _services(settings: Settings, data: DataDir, store: Store, models: ResolvedM
     options = Options(
         owner=new_request_id(),
         turn_timeout_s=settings.turn_timeout_s,
+        turns_max=settings.turns_max,
+        turns_per_tenant_max=settings.turns_per_tenant_max,
         recovery=settings.recovery,
         recoveries_max=settings.recoveries_max,
         instructions=settings.instructions,
@@ -172,6 +175,7 @@ def _services(settings: Settings, data: DataDir, store: Store, models: ResolvedM
         turns,
         workspaces,
         Keys(store, own_key),
+        Tickets(store, clock, turn_timeout_s=settings.turn_timeout_s),
         catalogue,
         ServerOptions(
             event_ids=settings.event_ids,

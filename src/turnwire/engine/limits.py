@@ -53,3 +53,9 @@ SWEEP_INTERVAL_S = 5.0
 
 SWEEP_BITE = 50
 """Sessions or turns that one bite of a sweep takes: some milliseconds of the writer's time."""
+
+RETRY_AFTER_LIMIT_S = 5
+"""Seconds that a caller is asked to wait at a limit of running turns: a short turn's length."""
+
+TICKET_S = 600
+"""Seconds behind a turn's end for which its tickets work: time for a browser to come back."""

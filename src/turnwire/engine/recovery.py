@@ -7,13 +7,17 @@ others are answered as interrupted before the agent library sees the history.
 
 from typing import Literal
 
+import structlog
+
 from turnwire.engine.calls import INTERRUPTED, SUPERSEDED, Tools, is_repeatable
-from turnwire.engine.context import return_entry
+from turnwire.engine.context import note_entry, return_entry
 from turnwire.engine.limits import PAGE_BYTES_MAX
 from turnwire.engine.supervisor import Running
-from turnwire.protocol.codec import decode_frames
-from turnwire.protocol.events import Event, MessageResumed, ToolResult, ToolUseStart
-from turnwire.seams.store import HistoryEntry, Store, Turn
+from turnwire.protocol.codec import decode_frames, encode_frame
+from turnwire.protocol.events import Event, MessageError, MessageResumed, ToolResult, ToolUseStart
+from turnwire.seams.store import Append, Ending, HistoryEntry, Store, Turn
+
+log = structlog.get_logger(__name__)
 
 Reason = Literal["server_restarted", "taken_over"]
 
@@ -72,3 +76,22 @@ def take_up(running: Running, tools: Tools, reason: Reason) -> None:
     events.append(MessageResumed(running.turn.id, reason, own_seq if superseded_from is None else superseded_from))
     recorder.record(events, history=entries)
     recorder.step_seq = recorder.next_seq
+
+
+def give_up(store: Store, turn: Turn) -> None:
+    """End a turn whose log is damaged: nothing can be gone on with, and its session must not stay busy."""
+    event = MessageError(turn.id, "What was stored of this turn is damaged, so it can't go on: send the message again.")
+    seq = turn.last_seq + 1
+    store.append(
+        Append(
+            session_id=turn.session_id,
+            turn_id=turn.id,
+            epoch=turn.epoch,
+            first_seq=seq,
+            last_seq=seq,
+            frames=encode_frame(event),
+            history=(note_entry(event.error),),
+            ending=Ending("error", turn.usage, b"[]", event.error),
+        ),
+        lambda result: log.info("turn_given_up", response_id=turn.id, result=str(result)),
+    )

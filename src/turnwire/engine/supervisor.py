@@ -15,6 +15,7 @@ from turnwire.engine.calls import NOT_RUN, STOPPED, Result
 from turnwire.engine.context import History, note_entry, return_entry
 from turnwire.engine.follow import Follower, Tail
 from turnwire.engine.limits import ERROR_CHARS_MAX
+from turnwire.engine.places import Places
 from turnwire.engine.recorder import Recorder, TurnLost
 from turnwire.protocol.events import (
     Event,
@@ -40,6 +41,7 @@ class Running:
     def __init__(self, store: Store, turn: Turn, events: Iterable[Event]) -> None:
         """`events`: those that are committed already."""
         self.turn = turn
+        self._store = store
         grammar, transcript = Grammar(), Transcript()
         for event in events:
             grammar.check(event)
@@ -48,6 +50,8 @@ class Running:
         self.recorder = Recorder(store, turn, self.tail, grammar, transcript)
         self.history = History()
         self.task: asyncio.Task[None] | None = None
+        self.started = False
+        """The task's first line has run: before it, cancelling a task is as if it had never been."""
         self.cancelled = False
         """Its caller wants it cancelled."""
         self.ending = False
@@ -57,8 +61,13 @@ class Running:
         """Stop at once what it does, and end it as cancelled."""
         if not self.cancelled:
             self.cancelled = True
-            if self.task is not None and not self.ending:
+            if self.task is not None and self.started and not self.ending:
                 self.task.cancel()
+
+    async def load_history(self) -> None:
+        """Read the session's history, once."""
+        if not self.history.messages:
+            self.history = History(await self._store.read_history(self.turn.session_id))
 
 
 Prepare = Callable[[Running], Awaitable[Agent]]
@@ -68,8 +77,9 @@ Prepare = Callable[[Running], Awaitable[Agent]]
 class Supervisor:
     """The turns that run in this process."""
 
-    def __init__(self, store: Store, *, turn_timeout_s: float) -> None:
+    def __init__(self, store: Store, places: Places, *, turn_timeout_s: float) -> None:
         self._store = store
+        self._places = places
         self._turn_timeout_s = turn_timeout_s
         self._running: dict[str, Running] = {}
         self._idle = asyncio.Event()
@@ -89,6 +99,7 @@ class Supervisor:
         """Make the turn a task of its own. `age_s`: how long ago it began; its time limit counts from there."""
         turn = running.turn
         self._running[turn.id] = running
+        self._places.take(turn.tenant)
         self._idle.clear()
         limit_s = max(self._turn_timeout_s - age_s, 0.0)
         running.task = asyncio.create_task(self._run(running, prepare, limit_s), name=f"turn {turn.id}")
@@ -100,18 +111,26 @@ class Supervisor:
         tail = None if running is None else running.tail
         return Follower(self._store, turn_id, tail, next_seq, numbered=numbered)
 
-    async def drain(self, grace_s: float) -> None:
-        """Let running turns end for a grace time, then leave those that have not: the next start takes them up."""
+    async def drain(self, grace_s: float) -> list[str]:
+        """Let running turns end for a grace time, then leave those that have not: their ids."""
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()
+        left = self.turn_ids
         self.abandon()
         while self._running:
             await self._idle.wait()
+        return left
 
     def abandon(self) -> None:
         """Leave all running turns as they are, now. Their followers are cut off, without an ending."""
-        for running in list(self._running.values()):
+        for turn_id in self.turn_ids:
+            self.drop(turn_id)
+
+    def drop(self, turn_id: str) -> None:
+        """Leave one turn as it is, now: it is somebody else's, or will be."""
+        running = self._running.get(turn_id)
+        if running is not None:
             running.tail.cut()
             if running.task is not None:
                 running.task.cancel()
@@ -119,6 +138,7 @@ class Supervisor:
     def _forget(self, running: Running) -> None:
         if self._running.get(running.turn.id) is running:
             del self._running[running.turn.id]
+        self._places.give_back(running.turn.tenant)
         running.tail.cut()
         if not self._running:
             self._idle.set()
@@ -127,7 +147,10 @@ class Supervisor:
         scope = asyncio.timeout(limit_s)
         terminal: Terminal
         turn_id = running.turn.id
+        running.started = True
         try:
+            if running.cancelled:
+                raise asyncio.CancelledError
             async with scope:
                 agent = await prepare(running)
                 await agent.run()
@@ -146,8 +169,9 @@ class Supervisor:
     async def _end(self, running: Running, terminal: Terminal) -> None:
         """Close what is open, leave a history that can be gone on with, and end the turn, in one transaction."""
         running.ending = True
-        events, entries = _closing(running, terminal)
         try:
+            await running.load_history()
+            events, entries = _closing(running, terminal)
             running.recorder.record(events)
             await running.recorder.end(terminal, entries)
             log.info("turn_ended", response_id=terminal.id, ending=terminal.type)

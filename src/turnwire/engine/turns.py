@@ -12,10 +12,11 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset
 
 from turnwire.engine.agent import Agent, StepLimits, TurnFailed, TurnParts, tool_run_context
-from turnwire.engine.context import History, clean_text, prompt_entry
+from turnwire.engine.context import clean_text, prompt_entry
 from turnwire.engine.follow import Follower
 from turnwire.engine.limits import RETRY_AFTER_DRAINING_S
-from turnwire.engine.recovery import Reason, rebuild, take_up
+from turnwire.engine.places import Places
+from turnwire.engine.recovery import Reason, give_up, rebuild, take_up
 from turnwire.engine.supervisor import Prepare, Running, Supervisor
 from turnwire.protocol.codec import encode_frame, encode_json
 from turnwire.protocol.errors import InvalidRequest, NotFound, Unavailable
@@ -24,7 +25,7 @@ from turnwire.protocol.ids import new_message_id, new_response_id
 from turnwire.protocol.transcript import Block
 from turnwire.seams.clock import Clock
 from turnwire.seams.model import ChosenModel, Models, ThinkingLevel
-from turnwire.seams.store import NewTurn, Session, Store, Turn
+from turnwire.seams.store import NewTurn, Session, Store, StoreDamaged, Turn
 from turnwire.seams.tool import ToolContext
 from turnwire.seams.workspaces import Workspaces, workspace_of
 
@@ -64,6 +65,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     lease_s: float = 30.0
     turn_timeout_s: float = 5400.0
+    turns_max: int = 1000
+    turns_per_tenant_max: int = 200
     recovery: Literal["continue", "fail"] = "continue"
     recoveries_max: int = 3
     instructions: str | None = None
@@ -88,7 +91,8 @@ class Turns:
         self._workspaces = workspaces
         self._clock = clock
         self._options = options
-        self.supervisor = Supervisor(store, turn_timeout_s=options.turn_timeout_s)
+        self._places = Places(turns_max=options.turns_max, turns_per_tenant_max=options.turns_per_tenant_max)
+        self.supervisor = Supervisor(store, self._places, turn_timeout_s=options.turn_timeout_s)
         self.draining = False
         """New turns are refused: the server is about to stop."""
 
@@ -104,14 +108,18 @@ class Turns:
         chosen = self._models.choose(message.model or session.model)
         for part in message.parts:
             _check_part(part, chosen)
+        with self._places.reserved(tenant):
+            return await self._begin(session, message)
+
+    async def _begin(self, session: Session, message: Message) -> tuple[Turn, bool]:
         turn_id = new_response_id()
-        created = MessageCreated(turn_id, session_id)
+        created = MessageCreated(turn_id, session.id)
         frames = encode_frame(created)
         begun = await self._store.begin_turn(
             NewTurn(
                 id=turn_id,
-                session_id=session_id,
-                tenant=tenant,
+                session_id=session.id,
+                tenant=session.tenant,
                 message_id=new_message_id(),
                 message=encode_json([_block(part) for part in message.parts]),
                 history=prompt_entry(_prompt(message.parts)),
@@ -121,7 +129,7 @@ class Turns:
                 owner=self._options.owner,
                 lease_s=self._options.lease_s,
                 idempotency_key=message.key,
-                fingerprint=_fingerprint(session_id, message),
+                fingerprint=_fingerprint(session.id, message),
             )
         )
         if not begun.replayed:
@@ -135,7 +143,7 @@ class Turns:
 
         async def prepare(running: Running) -> Agent:
             turn = running.turn
-            running.history = History(await self._store.read_history(session.id))
+            await running.load_history()
             if reason is not None and self._options.recovery == "fail":
                 raise TurnFailed("The server was restarted while this turn ran: send the message again.")
             if turn.recoveries > self._options.recoveries_max:
@@ -220,7 +228,12 @@ class Turns:
         """Take up turns that their server left running: all, or those whose lease has run out. How many they are."""
         turns = await self._store.take_over(self._options.owner, lease_s=self._options.lease_s, everything=everything)
         for turn in turns:
-            running = await rebuild(self._store, turn)
+            try:
+                running = await rebuild(self._store, turn)
+            except StoreDamaged:
+                log.exception("turn_damaged", response_id=turn.id)
+                give_up(self._store, turn)
+                continue
             try:
                 session = await self._store.get_session(turn.tenant, turn.session_id)
             except NotFound:  # deleted: its turn is to be cancelled, and needs no more of it than its id
@@ -235,7 +248,10 @@ class Turns:
     async def drain(self, grace_s: float) -> None:
         """Refuse new turns, let running ones end for a grace time, and leave the others for the next start."""
         self.draining = True
-        await self.supervisor.drain(grace_s)
+        left = await self.supervisor.drain(grace_s)
+        if left:
+            log.info("turns_left", count=len(left))
+            await self._store.release_turns(self._options.owner, left)
 
 
 def _deleted_session(turn: Turn) -> Session:

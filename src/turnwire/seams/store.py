@@ -202,6 +202,10 @@ class Key(msgspec.Struct, frozen=True):
     created_at: float
 
 
+SECRET_BYTES = 32
+"""Bytes of a secret: what SHA-256 signs with."""
+
+
 class StoreUnavailable(Unavailable):
     """The server can't store anything now (is its disk full?): try again after the seconds in Retry-After."""
 
@@ -294,6 +298,11 @@ class Store(Protocol):
         """Renew the leases of running turns; the answer names those that this owner holds no more."""
         ...
 
+    async def release_turns(self, owner: str, turn_ids: Sequence[str]) -> None:
+        """Let go of running turns of this owner: whoever comes may take them up at once, which is no recovery that
+        counts."""
+        ...
+
     # Reading
 
     async def read_events(self, turn_id: str, first_seq: int, *, bytes_max: int) -> Page:
@@ -320,3 +329,7 @@ class Store(Protocol):
     async def list_keys(self) -> list[Key]: ...
 
     async def remove_key(self, digest: bytes) -> bool: ...
+
+    async def secret(self, name: str) -> bytes:
+        """SECRET_BYTES random bytes under a name, the same for every server here; made when first asked for."""
+        ...

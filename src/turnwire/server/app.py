@@ -29,7 +29,6 @@ def create_app(services: Services) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.services = services
-    app.state.keys = services.keys
     for module in (health, sessions, messages, responses, models):
         app.include_router(module.router)
     problems.add_handlers(app)

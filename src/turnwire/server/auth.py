@@ -5,11 +5,12 @@ import secrets
 import time
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from turnwire.protocol.errors import Unauthorized
 from turnwire.seams.store import Store
+from turnwire.server.tickets import Tickets
 
 KEY_CACHE_S = 5.0
 """Seconds for which a key that was found is not looked up again: how long a revoked key may still work."""
@@ -61,8 +62,25 @@ async def require_tenant(
     """The tenant of the request's key."""
     if credentials is None:
         raise Unauthorized
-    keys: Keys = request.app.state.keys
+    keys: Keys = request.app.state.services.keys
     return await keys.tenant(credentials.credentials)
 
 
 Tenant = Annotated[str, Depends(require_tenant)]
+
+
+async def require_reader(
+    request: Request,
+    session_id: str,
+    response_id: str,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    ticket: Annotated[str | None, Query(description="Instead of a key; see `POST …/ticket`.")] = None,
+) -> str:
+    """The tenant of the request's key, or of its ticket for this one response."""
+    if credentials is None and ticket is not None:
+        tickets: Tickets = request.app.state.services.tickets
+        return await tickets.check(ticket, session_id, response_id)
+    return await require_tenant(request, credentials)
+
+
+Reader = Annotated[str, Depends(require_reader)]

@@ -15,6 +15,7 @@ from turnwire.seams.store import Store
 from turnwire.seams.workspaces import Workspaces
 from turnwire.server.auth import Keys
 from turnwire.server.streaming import EventStream
+from turnwire.server.tickets import Tickets
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +41,7 @@ class Services:
         turns: Turns,
         workspaces: Workspaces,
         keys: Keys,
+        tickets: Tickets,
         catalogue: list[ModelEntry],
         options: ServerOptions,
     ) -> None:
@@ -48,6 +50,7 @@ class Services:
         self.turns = turns
         self.workspaces = workspaces
         self.keys = keys
+        self.tickets = tickets
         self.catalogue = catalogue
         self.options = options
         self.ready = asyncio.Event()

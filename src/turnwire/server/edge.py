@@ -1,6 +1,7 @@
 """What every request passes: an id, a bound on its body, and an answer whatever happens."""
 
 import re
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -30,12 +31,13 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope["headers"])
-        started = False
+        started = 0
+        began = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
-                started = True
+                started = message["status"]
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id)]
             await send(message)
 
@@ -47,6 +49,14 @@ class Edge:
                 if started:
                     raise
                 await problem(InternalError())(scope, receive, send_with_id)
+            finally:
+                log.info(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=started,
+                    duration_s=round(time.perf_counter() - began, 4),
+                )
 
 
 def _request_id(headers: list[tuple[bytes, bytes]]) -> bytes:

@@ -217,3 +217,8 @@ class ReplayedRecord(Answer):
     response_id: str
     status: Literal["replayed"]
     note: str
+
+
+class TicketRecord(Answer):
+    url: str
+    expires_at: float

@@ -5,6 +5,7 @@ of the loop's iteration, its `done` called an iteration later.
 """
 
 import asyncio
+import secrets
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -14,6 +15,7 @@ import msgspec
 from turnwire.protocol.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, SessionBusy
 from turnwire.seams.clock import Clock, SystemClock
 from turnwire.seams.store import (
+    SECRET_BYTES,
     Append,
     AppendDone,
     Appended,
@@ -109,6 +111,7 @@ class MemoryStore:
         """Tenant and id of purged sessions: when they were created, and when they went."""
         self._idempotency: dict[tuple[str, str], tuple[NewTurn, float]] = {}
         self._keys: dict[bytes, Key] = {}
+        self._secrets: dict[str, bytes] = {}
         self._gathered: list[tuple[Append, AppendDone]] = []
         self._closed = False
 
@@ -328,8 +331,8 @@ class MemoryStore:
         now = self._clock.now()
         taken = [held for held in self._running() if everything or held.lease_until <= now]
         for held in taken:
+            held.change(epoch=held.turn.epoch + 1, recoveries=held.turn.recoveries + (held.owner != ""))
             held.owner, held.lease_until = owner, now + lease_s
-            held.change(epoch=held.turn.epoch + 1, recoveries=held.turn.recoveries + 1)
         return [held.turn for held in taken]
 
     async def renew_leases(self, owner: str, turn_ids: Sequence[str], *, lease_s: float) -> set[str]:
@@ -340,6 +343,12 @@ class MemoryStore:
                 held.lease_until = self._clock.now() + lease_s
                 lost.discard(held.turn.id)
         return lost
+
+    async def release_turns(self, owner: str, turn_ids: Sequence[str]) -> None:
+        await self._turn_of_loop()
+        for held in self._running():
+            if held.owner == owner and held.turn.id in turn_ids:
+                held.owner, held.lease_until = "", 0.0
 
     # Reading
 
@@ -396,6 +405,10 @@ class MemoryStore:
     async def remove_key(self, digest: bytes) -> bool:
         await self._turn_of_loop()
         return self._keys.pop(digest, None) is not None
+
+    async def secret(self, name: str) -> bytes:
+        await self._turn_of_loop()
+        return self._secrets.setdefault(name, secrets.token_bytes(SECRET_BYTES))
 
 
 def _turn_of(new: NewTurn, now: float) -> Turn:

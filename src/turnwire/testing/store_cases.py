@@ -1077,6 +1077,18 @@ async def everything_that_runs_can_be_taken_over(store: Store, clock: TurnableCl
 
 
 @_case
+async def released_turns_can_be_taken_up_at_once_and_it_is_no_recovery(store: Store, clock: TurnableClock) -> None:
+    kept = await begin(store, await make_session(store, clock))
+    released = await begin(store, await make_session(store, clock))
+
+    await store.release_turns("another server", [kept.id])
+    await store.release_turns(OWNER, [released.id])
+    taken = await store.take_over("server-2", lease_s=LEASE_S)
+
+    assert [(turn.id, turn.epoch, turn.recoveries) for turn in taken] == [(released.id, 2, 0)]
+
+
+@_case
 async def renewed_leases_last_and_lost_ones_are_named(store: Store, clock: TurnableClock) -> None:
     sessions = [await make_session(store, clock) for _ in range(4)]
     kept, lost, ended, lapsed = [await begin(store, session, lease_s=10) for session in sessions]
@@ -1293,6 +1305,15 @@ async def access_keys_are_kept_found_and_removed(store: Store, clock: TurnableCl
 
 
 # Closing
+
+
+@_case
+async def a_secret_is_made_once(store: Store, clock: TurnableClock) -> None:
+    first = await store.secret("tickets")
+
+    assert len(first) == 32
+    assert await store.secret("tickets") == first
+    assert await store.secret("others") != first
 
 
 @_case

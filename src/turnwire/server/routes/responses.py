@@ -6,12 +6,12 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 
 from turnwire.protocol.errors import InvalidRequest
-from turnwire.server.auth import Tenant
+from turnwire.server.auth import Reader, Tenant
 from turnwire.server.context import Of
 from turnwire.server.documents import errors_of, stream_of
 from turnwire.server.records import json_answer, response_record
 from turnwire.server.requests import PAGE_ITEMS, Cursor, Limit, page_of
-from turnwire.server.shapes import CancelRecord, ResponseRecord
+from turnwire.server.shapes import CancelRecord, ResponseRecord, TicketRecord
 
 router = APIRouter(prefix="/v1/sessions/{session_id}/responses", tags=["responses"])
 
@@ -44,7 +44,7 @@ async def get_response(session_id: str, response_id: str, tenant: Tenant, of: Of
 async def follow_response(
     session_id: str,
     response_id: str,
-    tenant: Tenant,
+    tenant: Reader,
     of: Of,
     header_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
     query_id: Annotated[str | None, Query(alias="last_event_id")] = None,
@@ -69,6 +69,16 @@ async def cancel_response(session_id: str, response_id: str, tenant: Tenant, of:
     if turn.ended_at is not None:
         return json_answer({"response_id": turn.id, "status": "already_complete"})
     return json_answer({"response_id": turn.id, "status": "cancelling"}, 202)
+
+
+@router.post("/{response_id}/ticket", response_model=TicketRecord, responses=errors_of(401, 404, 503))
+async def make_ticket(session_id: str, response_id: str, tenant: Tenant, of: Of) -> Response:
+    """A URL on which a browser's EventSource can follow this one response, without a key, until 10 minutes behind its
+    end. It is relative to the server's root. Whoever has it can read: hand it to nobody else."""
+    turn = await of.turns.get(tenant, session_id, response_id)
+    ticket, expires_at = await of.tickets.make(turn)
+    url = f"{of.options.root_path}/v1/sessions/{session_id}/responses/{response_id}/events?ticket={ticket}"
+    return json_answer({"url": url, "expires_at": expires_at})
 
 
 def _event_id(text: str | None) -> int:

@@ -1,5 +1,6 @@
 """Sessions and access keys: queries on a connection, in the transaction of whoever calls."""
 
+import secrets
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import msgspec
 
 from turnwire.protocol.codec import encode_json
 from turnwire.protocol.errors import Conflict, InvalidRequest, NotFound
-from turnwire.seams.store import Key, Session, SessionChanges
+from turnwire.seams.store import SECRET_BYTES, Key, Session, SessionChanges
 from turnwire.stores.common import UNKNOWN_CURSOR, merge_metadata
 from turnwire.stores.sqlite.rows import (
     SESSION,
@@ -166,6 +167,12 @@ def list_keys(db: sqlite3.Connection) -> list[Key]:
 
 def remove_key(db: sqlite3.Connection, _: float, digest: bytes) -> bool:
     return db.execute("DELETE FROM access_keys WHERE digest = ?", (digest,)).rowcount == 1
+
+
+def secret(db: sqlite3.Connection, _: float, name: str) -> bytes:
+    db.execute("INSERT INTO secrets VALUES (?, ?) ON CONFLICT DO NOTHING", (name, secrets.token_bytes(SECRET_BYTES)))
+    (value,) = db.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
+    return value
 
 
 def _key_of(row: tuple[Any, ...]) -> Key:

@@ -176,6 +176,9 @@ class SQLiteStore:
     async def renew_leases(self, owner: str, turn_ids: Sequence[str], *, lease_s: float) -> set[str]:
         return await self._write(partial(turns.renew_leases, owner=owner, turn_ids=turn_ids, lease_s=lease_s))
 
+    async def release_turns(self, owner: str, turn_ids: Sequence[str]) -> None:
+        await self._write(partial(turns.release_turns, owner=owner, turn_ids=turn_ids))
+
     # Reading
 
     async def read_events(self, turn_id: str, first_seq: int, *, bytes_max: int) -> Page:
@@ -207,6 +210,9 @@ class SQLiteStore:
 
     async def remove_key(self, digest: bytes) -> bool:
         return await self._write(partial(sessions.remove_key, digest=digest))
+
+    async def secret(self, name: str) -> bytes:
+        return await self._write(partial(sessions.secret, name=name))
 
 
 class _Readers:

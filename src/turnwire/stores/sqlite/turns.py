@@ -158,7 +158,7 @@ def cancel_requests(db: sqlite3.Connection, owner: str) -> list[str]:
 def take_over(db: sqlite3.Connection, now: float, owner: str, lease_s: float, everything: bool) -> list[Turn]:
     taken = db.execute(
         """
-        UPDATE turns SET epoch = epoch + 1, owner = ?, lease_until = ?, recoveries = recoveries + 1
+        UPDATE turns SET epoch = epoch + 1, owner = ?, lease_until = ?, recoveries = recoveries + (owner <> '')
         WHERE ended_at IS NULL AND (? OR lease_until <= ?) RETURNING n
         """,
         (to_text(owner), now + lease_s, everything, now),
@@ -179,3 +179,15 @@ def renew_leases(db: sqlite3.Connection, now: float, owner: str, turn_ids: Seque
         values = [now + lease_s, to_text(owner), *ids, *[None] * (IDS_MAX - len(ids))]
         lost.difference_update(id_ for (id_,) in db.execute(_RENEW, values).fetchall())
     return lost
+
+
+_RELEASE = f"""
+UPDATE turns SET owner = '', lease_until = 0
+WHERE owner = ? AND ended_at IS NULL AND id IN ({",".join("?" * IDS_MAX)})
+"""
+
+
+def release_turns(db: sqlite3.Connection, _: float, owner: str, turn_ids: Sequence[str]) -> None:
+    for start in range(0, len(turn_ids), IDS_MAX):
+        ids = [to_text(id_) for id_ in turn_ids[start : start + IDS_MAX]]
+        db.execute(_RELEASE, [to_text(owner), *ids, *[None] * (IDS_MAX - len(ids))])

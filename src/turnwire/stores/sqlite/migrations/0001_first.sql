@@ -120,3 +120,9 @@ CREATE TABLE access_keys (
     name       TEXT NOT NULL,
     created_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Random bytes that the server signs with.
+CREATE TABLE secrets (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
