@@ -133,6 +133,22 @@ class Begun(msgspec.Struct, frozen=True):
     replayed: bool = False
 
 
+class CallRequest(msgspec.Struct, frozen=True):
+    """A call that waits for its caller: to be run by it (`tool`), or to be allowed by it (`approval`)."""
+
+    call_id: str
+    kind: Literal["tool", "approval"]
+    deadline: float
+
+
+class CallAnswer(msgspec.Struct, frozen=True):
+    """What the caller answered to a call, as JSON; equal answers are equal bytes."""
+
+    call_id: str
+    kind: Literal["tool", "approval"]
+    answer: bytes
+
+
 class Ending(msgspec.Struct, frozen=True):
     """How a turn ends, in the transaction of its terminal event: the session is free with it."""
 
@@ -159,6 +175,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     """The turn's usage so far, when it changed."""
     pending_calls: int | None = None
     """How many calls wait for the caller, when it changed."""
+    requests: tuple[CallRequest, ...] = ()
+    """Calls that wait for the caller from now on."""
     ending: Ending | None = None
 
 
@@ -289,6 +307,27 @@ class Store(Protocol):
     async def cancel_requests(self, owner: str) -> list[str]:
         """The running turns of this owner that are to be cancelled."""
         ...
+
+    # Calls that wait for their caller
+
+    async def answer_calls(self, tenant: str, session_id: str, answers: Sequence[CallAnswer]) -> list[str]:
+        """Keep the caller's answers, all of them or none; the ids of the turns that wait for them, running ones.
+
+        The same answer again changes nothing, also when the turn has gone on. `NotFound` for a call that was never
+        requested in this session; `Conflict` for another answer than the one that is there, for an answer of the
+        other kind, and for a call that was given up or whose turn has ended without an answer.
+        """
+        ...
+
+    async def call_answers(self, turn_id: str) -> dict[str, CallAnswer | None]:
+        """The calls of a turn that were requested, by id, and what was answered; None: nothing yet, or given up."""
+        ...
+
+    async def give_up_calls(self, turn_id: str, call_ids: Sequence[str]) -> dict[str, CallAnswer]:
+        """From now on nothing can be answered to these calls. The answers that were there already are the answer."""
+        ...
+
+    # Leases
 
     async def take_over(self, owner: str, *, lease_s: float, everything: bool = False) -> list[Turn]:
         """Take up running turns whose lease has run out (or all): each under its next epoch, recoveries counted."""

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from turnwire.protocol.errors import InvalidRequest
+from turnwire.protocol.errors import Conflict, InvalidRequest
+from turnwire.seams.store import CallAnswer
 
 IDEMPOTENCY_VALID_S = 24 * 3600
 """How long an idempotency key is remembered (CONTRACT: 24 h)."""
@@ -23,3 +24,17 @@ def require_condition(idle: bool, older_than_s: float | None) -> None:
     """A bulk delete without a condition would take everything: never what was meant."""
     if not idle and older_than_s is None:
         raise InvalidRequest("Say which sessions to delete: status=idle, older_than, or both.")
+
+
+def check_answer(answer: CallAnswer, *, kind: str, closed: bool, before: bytes | None) -> bool:
+    """Whether an answer is to be kept; False: it is there already. `Conflict` when it can't be taken."""
+    if answer.kind != kind:
+        wanted = "content" if kind == "tool" else "approve"
+        raise Conflict(f"The call {answer.call_id} waits for an answer with {wanted!r}.")
+    if before is not None:
+        if before != answer.answer:
+            raise Conflict(f"The call {answer.call_id} was answered otherwise before.")
+        return False
+    if closed:
+        raise Conflict(f"The call {answer.call_id} waits no more: it was given up, or its turn has ended.")
+    return True

@@ -8,7 +8,7 @@ import asyncio
 import secrets
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,6 +20,7 @@ from turnwire.seams.store import (
     AppendDone,
     Appended,
     Begun,
+    CallAnswer,
     HistoryEntry,
     Key,
     NewTurn,
@@ -35,9 +36,22 @@ from turnwire.stores.common import (
     GONE_KEPT_S,
     IDEMPOTENCY_VALID_S,
     UNKNOWN_CURSOR,
+    check_answer,
     merge_metadata,
     require_condition,
 )
+
+
+class _Call:
+    """A call that waits, or waited, for its caller."""
+
+    def __init__(self, kind: Literal["tool", "approval"]) -> None:
+        self.kind: Literal["tool", "approval"] = kind
+        self.answer: bytes | None = None
+        self.given_up = False
+
+    def as_answer(self, call_id: str) -> CallAnswer | None:
+        return None if self.answer is None else CallAnswer(call_id, self.kind, self.answer)
 
 
 class _Turn:
@@ -47,6 +61,7 @@ class _Turn:
         self.turn = turn
         self.owner = new.owner
         self.lease_until = now + new.lease_s
+        self.calls: dict[str, _Call] = {}
         self.segments: list[Segment] | None = [Segment(0, 0, new.frames)]
 
     @property
@@ -271,6 +286,7 @@ class MemoryStore:
         held.segments.append(Segment(append.first_seq, append.last_seq, append.frames))
         history = self._sessions[held.turn.session_id].history
         history += [msgspec.structs.replace(entry, turn_id=append.turn_id) for entry in append.history]
+        held.calls |= {request.call_id: _Call(request.kind) for request in append.requests}
         held.change(last_seq=append.last_seq)
         if ending is not None:
             held.change(
@@ -325,6 +341,44 @@ class MemoryStore:
     async def cancel_requests(self, owner: str) -> list[str]:
         await self._turn_of_loop()
         return [held.turn.id for held in self._running() if held.turn.cancel_requested and held.owner == owner]
+
+    # Calls that wait for their caller
+
+    async def answer_calls(self, tenant: str, session_id: str, answers: Sequence[CallAnswer]) -> list[str]:
+        await self._turn_of_loop()
+        turns = self._session(tenant, session_id).turns
+        kept: list[tuple[_Turn, CallAnswer]] = []
+        waiting: dict[str, None] = {}
+        for answer in answers:
+            held = next((held for held in turns if answer.call_id in held.calls), None)
+            if held is None:
+                raise NotFound(f"No call {answer.call_id} was requested in this session.")
+            call = held.calls[answer.call_id]
+            closed = call.given_up or not held.running
+            if check_answer(answer, kind=call.kind, closed=closed, before=call.answer):
+                kept.append((held, answer))
+            if not closed:
+                waiting[held.turn.id] = None
+        for held, answer in kept:
+            held.calls[answer.call_id].answer = answer.answer
+        return list(waiting)
+
+    async def call_answers(self, turn_id: str) -> dict[str, CallAnswer | None]:
+        await self._turn_of_loop()
+        held = self._turns.get(turn_id)
+        return {} if held is None else {id_: call.as_answer(id_) for id_, call in held.calls.items()}
+
+    async def give_up_calls(self, turn_id: str, call_ids: Sequence[str]) -> dict[str, CallAnswer]:
+        await self._turn_of_loop()
+        answered: dict[str, CallAnswer] = {}
+        for id_, call in self._turns[turn_id].calls.items():
+            if id_ in call_ids:
+                call.given_up = call.answer is None
+                if (answer := call.as_answer(id_)) is not None:
+                    answered[id_] = answer
+        return answered
+
+    # Leases
 
     async def take_over(self, owner: str, *, lease_s: float, everything: bool = False) -> list[Turn]:
         await self._turn_of_loop()

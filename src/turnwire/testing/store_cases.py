@@ -24,6 +24,8 @@ from turnwire.seams.store import (
     Append,
     Appended,
     Begun,
+    CallAnswer,
+    CallRequest,
     Ending,
     HistoryEntry,
     Key,
@@ -1041,6 +1043,71 @@ async def turns_are_listed_in_the_order_in_which_they_began(store: Store, clock:
     assert [turn.id for turn in await store.list_turns(TENANT, session.id)] == made[::-1]
     with raises(InvalidRequest):
         await store.list_turns(TENANT, session.id, after=new_response_id())
+
+
+# Calls that wait for their caller
+
+
+async def _requested(store: Store, clock: TurnableClock, *call_ids: str) -> tuple[Session, Turn]:
+    session = await make_session(store, clock)
+    turn = await begin(store, session)
+    requests = tuple(CallRequest(id_, "tool", clock.now() + 600) for id_ in call_ids)
+    await write(store, turn, 1, requests=requests)
+    return session, turn
+
+
+@_case
+async def answers_are_kept_all_or_none(store: Store, clock: TurnableClock) -> None:
+    session, turn = await _requested(store, clock, "call_a", "call_b")
+    a, b = CallAnswer("call_a", "tool", b"1"), CallAnswer("call_b", "tool", b"2")
+
+    with raises(NotFound):
+        await store.answer_calls(TENANT, session.id, [a, CallAnswer("call_c", "tool", b"3")])
+    assert await store.call_answers(turn.id) == {"call_a": None, "call_b": None}
+    assert await store.answer_calls(TENANT, session.id, [b]) == [turn.id]
+    assert await store.answer_calls(TENANT, session.id, [a, b]) == [turn.id]
+    assert await store.call_answers(turn.id) == {"call_a": a, "call_b": b}
+    with raises(NotFound):
+        await store.answer_calls("others", session.id, [a])
+    with raises(NotFound):
+        await store.answer_calls(TENANT, (await make_session(store, clock)).id, [a])
+
+
+@_case
+async def another_answer_or_one_of_the_other_kind_is_a_conflict(store: Store, clock: TurnableClock) -> None:
+    session, turn = await _requested(store, clock, "call_a")
+    await store.answer_calls(TENANT, session.id, [CallAnswer("call_a", "tool", b"1")])
+
+    for answer in (CallAnswer("call_a", "tool", b"2"), CallAnswer("call_a", "approval", b"1")):
+        with raises(Conflict):
+            await store.answer_calls(TENANT, session.id, [answer])
+
+
+@_case
+async def a_call_that_was_given_up_takes_no_answer_and_one_that_was_answered_is_not_given_up(
+    store: Store, clock: TurnableClock
+) -> None:
+    session, turn = await _requested(store, clock, "call_a", "call_b")
+    a, b = CallAnswer("call_a", "tool", b"1"), CallAnswer("call_b", "tool", b"2")
+    await store.answer_calls(TENANT, session.id, [a])
+
+    assert await store.give_up_calls(turn.id, ["call_a", "call_b"]) == {"call_a": a}
+    with raises(Conflict):
+        await store.answer_calls(TENANT, session.id, [b])
+    assert await store.answer_calls(TENANT, session.id, [a]) == [turn.id]
+    assert await store.call_answers(turn.id) == {"call_a": a, "call_b": None}
+
+
+@_case
+async def when_the_turn_has_ended_only_the_same_answer_is_taken(store: Store, clock: TurnableClock) -> None:
+    session, turn = await _requested(store, clock, "call_a", "call_b")
+    a, b = CallAnswer("call_a", "tool", b"1"), CallAnswer("call_b", "tool", b"2")
+    await store.answer_calls(TENANT, session.id, [a])
+    await end(store, turn, 2)
+
+    assert await store.answer_calls(TENANT, session.id, [a]) == []
+    with raises(Conflict):
+        await store.answer_calls(TENANT, session.id, [b])
 
 
 # Leases

@@ -101,6 +101,7 @@ def _padded(values: list[Any], rows: int, columns: int) -> int:
 
 
 _HISTORY = "INSERT INTO history (session, turn, kind, format, data) SELECT session, n, ?, ?, ? FROM turns WHERE n = ?"
+_REQUEST = "INSERT INTO calls (turn, id, kind) VALUES (?, ?, ?)"
 _CHANGES = "UPDATE turns SET usage = coalesce(?, usage), pending_calls = coalesce(?, pending_calls) WHERE n = ?"
 _ENDING = "UPDATE turns SET status = ?, ended_at = ?, usage = ?, error = ?, pending_calls = 0 WHERE n = ?"
 _CONTENT = "UPDATE turn_bodies SET content = ? WHERE turn = ?"
@@ -112,17 +113,21 @@ def _write_rest(db: sqlite3.Connection, passed: dict[str, int], batch: dict[str,
     changes: list[Any] = []
     endings: list[Any] = []
     contents: list[Any] = []
+    requests: list[Any] = []
     for turn_id, n in passed.items():
         append = batch[turn_id]
         if append.history:
             history += [(entry.kind, entry.format, entry.data, n) for entry in append.history]
+        if append.requests:
+            requests += [(n, request.call_id, request.kind) for request in append.requests]
         if append.ending is not None:
             end = append.ending
             endings.append((end.status, now, encode_usage(end.usage), maybe_text(end.error), n))
             contents.append((end.content, n))
         elif append.usage is not None or append.pending_calls is not None:
             changes.append((None if append.usage is None else encode_usage(append.usage), append.pending_calls, n))
-    for sql, rows in ((_HISTORY, history), (_CHANGES, changes), (_ENDING, endings), (_CONTENT, contents)):
+    statements = {_HISTORY: history, _CHANGES: changes, _ENDING: endings, _CONTENT: contents, _REQUEST: requests}
+    for sql, rows in statements.items():
         if rows:
             db.executemany(sql, rows)
 

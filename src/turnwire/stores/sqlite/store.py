@@ -16,6 +16,7 @@ from turnwire.seams.store import (
     Append,
     AppendDone,
     Begun,
+    CallAnswer,
     HistoryEntry,
     Key,
     NewTurn,
@@ -28,7 +29,7 @@ from turnwire.seams.store import (
     Turn,
 )
 from turnwire.stores.common import require_condition
-from turnwire.stores.sqlite import log, sessions, sweep, turns
+from turnwire.stores.sqlite import calls, log, sessions, sweep, turns
 from turnwire.stores.sqlite.database import READER_BUSY_MS, Synchronous, connect, open_database
 from turnwire.stores.sqlite.writer import RETRY_AFTER_S, Operation, Writer, primary_code
 
@@ -169,6 +170,19 @@ class SQLiteStore:
 
     async def cancel_requests(self, owner: str) -> list[str]:
         return await self._read(partial(turns.cancel_requests, owner=owner))
+
+    # Calls that wait for their caller
+
+    async def answer_calls(self, tenant: str, session_id: str, answers: Sequence[CallAnswer]) -> list[str]:
+        return await self._write(partial(calls.answer_calls, tenant=tenant, session_id=session_id, answers=answers))
+
+    async def call_answers(self, turn_id: str) -> dict[str, CallAnswer | None]:
+        return await self._read(partial(calls.call_answers, turn_id=turn_id))
+
+    async def give_up_calls(self, turn_id: str, call_ids: Sequence[str]) -> dict[str, CallAnswer]:
+        return await self._write(partial(calls.give_up_calls, turn_id=turn_id, call_ids=call_ids))
+
+    # Leases
 
     async def take_over(self, owner: str, *, lease_s: float, everything: bool = False) -> list[Turn]:
         return await self._write(partial(turns.take_over, owner=owner, lease_s=lease_s, everything=everything))

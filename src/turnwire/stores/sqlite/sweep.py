@@ -52,6 +52,7 @@ def purge_bite(db: sqlite3.Connection, _: float, session: int) -> bool:
         rows, more = _remove_segments(db, turn[0], ROWS_MAX - removed)
         if more:
             return True
+        db.execute("DELETE FROM calls WHERE turn = ?", turn)
         db.execute("DELETE FROM turn_bodies WHERE turn = ?", turn)
         db.execute("DELETE FROM turns WHERE n = ?", turn)
         removed += rows + 2

@@ -126,3 +126,16 @@ CREATE TABLE secrets (
     name  TEXT NOT NULL PRIMARY KEY,
     value BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Calls that wait, or waited, for their caller: its answer is a row before the turn acts on it.
+CREATE TABLE calls (
+    turn     INTEGER NOT NULL,
+    id       TEXT    NOT NULL,
+    kind     TEXT    NOT NULL CHECK (kind IN ('tool', 'approval')),
+    given_up INTEGER NOT NULL DEFAULT 0 CHECK (given_up IN (0, 1)),
+    answer   BLOB,
+    PRIMARY KEY (turn, id),
+    CHECK (NOT given_up OR answer IS NULL)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX calls_by_id ON calls (id);
