@@ -507,6 +507,42 @@ def test_a_component_swapped_for_a_link_outside_is_never_read_through(
     assert seen <= {b"inside", OutsideWorkspace, NotFound}
 
 
+@pytest.mark.parametrize("what", ["folder", "secret"])
+@pytest.mark.parametrize(("swap", "error"), [("link", OutsideWorkspace), ("fifo", NotAFile), ("nothing", NotFound)])
+def test_what_is_swapped_between_a_look_and_the_opening_is_not_opened(
+    root: Path,
+    files: DirectoryWorkspace,
+    fast: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    swap: str,
+    error: type[Exception],
+) -> None:
+    write(files, "x/folder/secret", b"inside")
+    look = resolve.lstat
+    path = root / ("x/folder" if what == "folder" else "x/folder/secret")
+
+    def look_then_swap(folder: int, name: bytes) -> os.stat_result | None:
+        status = look(folder, name)
+        if name == what.encode() and not (root / "x/moved").exists():
+            path.rename(root / "x/moved")
+            if swap == "link":
+                path.symlink_to(root.parent / ("outside" if what == "folder" else "outside/secret"))
+            elif swap == "fifo":
+                os.mkfifo(path)
+        return status
+
+    # By openat2 the folder is opened before anything is looked at; then there is nothing to swap it for.
+    by_openat2 = what == "folder" and fast
+    monkeypatch.setattr(resolve, "lstat", look_then_swap)
+
+    if by_openat2:
+        assert read(files, "x/folder/secret") == b"inside"
+        return
+    with pytest.raises(NotAFolder if (what, swap) == ("folder", "fifo") else error):
+        files.open("x/folder/secret")
+
+
 def test_a_link_swapped_for_one_outside_is_never_used_by_any_verb(root: Path, files: DirectoryWorkspace) -> None:
     write(files, "x/real/secret", b"inside")
     (root / "x/folder").symlink_to("real")
@@ -719,7 +755,7 @@ def test_a_private_workspace_is_removed_whatever_is_in_it(root: Path, tmp_path: 
     (top / "locked/in").chmod(0)
     (top / "locked").chmod(0)
     deepest = os.open(top, os.O_RDONLY)
-    for _ in range(3000):  # Far beyond what a path, a recursion or the open files of a process can reach.
+    for _ in range(1500):  # Far beyond what a path, a recursion or the open files of a process can reach.
         os.mkdir("deep", dir_fd=deepest)
         deeper = os.open("deep", os.O_RDONLY, dir_fd=deepest)
         os.close(deepest)
