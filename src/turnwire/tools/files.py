@@ -99,8 +99,13 @@ class FileTools(FunctionToolset[ToolContext]):
     async def _run(self, work: Callable[[Stop], Result]) -> Result:
         """Do the work in a thread; what the workspace says of a path becomes the tool's failure."""
         stop = Stop(limits.FILE_TIME_S)
+
+        def begin() -> Result:
+            stop.begin()
+            return work(stop)
+
         try:
-            return await to_thread.run_sync(work, stop, abandon_on_cancel=True, limiter=self._threads)
+            return await to_thread.run_sync(begin, abandon_on_cancel=True, limiter=self._threads)
         except WorkspaceError as error:
             raise ToolFailed(str(error)) from error
         finally:

@@ -33,7 +33,7 @@ from turnwire.seams.workspace import (
     show,
 )
 from turnwire.workspaces.removal import remove_tree
-from turnwire.workspaces.resolve import MakeFolder, Place, foreign_errors, locate
+from turnwire.workspaces.resolve import MakeFolder, Place, foreign_errors, locate, out_of_scope
 from turnwire.workspaces.upload import TEMPORARY, DirectoryUpload, describe, give_to_owner_of, must_be_file
 
 SWAPS_MAX = 16
@@ -94,7 +94,8 @@ class DirectoryWorkspace:
 
     def stat(self, path: str) -> Entry:
         parts = _wanted(path, self._access.read, folders_too=True)
-        with self._locate(parts) as place:
+        with self._locate(parts, self._access.read) as place:
+            _check(self._access.read, place.parts, parts, folders_too=True)
             status = _present(place, parts)
             folder = stat.S_ISDIR(status.st_mode)
             _check(self._access.read, place.parts, parts, folders_too=folder)
@@ -105,7 +106,7 @@ class DirectoryWorkspace:
     def open(self, path: str) -> File:
         parts = _wanted(path, self._access.read)
         for _ in range(SWAPS_MAX):
-            with self._locate(parts) as place:
+            with self._locate(parts, self._access.read) as place:
                 _check(self._access.read, place.parts, parts)
                 must_be_file(_present(place, parts), parts)
                 with foreign_errors(parts):
@@ -117,10 +118,10 @@ class DirectoryWorkspace:
     def list(self, path: str = "", *, entries_max: int) -> Listing:
         scope = self._access.read
         parts = _wanted(path, scope, folders_too=True)
-        with self._locate(parts) as place:
+        with self._locate(parts, self._access.read) as place:
+            _check(scope, place.parts, parts, folders_too=True)
             if not stat.S_ISDIR(_present(place, parts).st_mode):
                 raise NotAFolder(f"'{show(parts)}' is not a folder.")
-            _check(scope, place.parts, parts, folders_too=True)
             with foreign_errors(parts):
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 folder = os.open(place.name, flags, dir_fd=place.folder)
@@ -131,20 +132,18 @@ class DirectoryWorkspace:
 
     def put(self, path: str, *, bytes_max: int, expected_etag: str | None = None) -> Upload:
         parts = _wanted(path, self._access.write)
-        if not parts or path.endswith("/"):
+        if not lexical(parts) or path.endswith("/"):
             raise InvalidPath(f"'{path}' names no file.")
         made: list[Parts] = []
 
         def make(folder: int, name: bytes, real: Parts) -> None:
-            if not self._access.write.leads_into(real):
-                raise _out_of_scope(parts)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, dir_fd=folder)
                 give_to_owner_of(folder, name)
                 made.append(real)
 
         try:
-            with self._locate(parts, make) as place:
+            with self._locate(parts, self._access.write, make) as place:
                 _check(self._access.write, place.parts, parts)
                 if place.status is not None:
                     must_be_file(place.status, parts)
@@ -165,9 +164,9 @@ class DirectoryWorkspace:
         if not lexical(parts):
             raise InvalidPath("The workspace itself can't be deleted.")
         # A link that leads outside is as much outside as what it leads to; a dangling one is only itself.
-        with contextlib.suppress(NotFound, NotAFolder), self._locate(parts) as place:
+        with contextlib.suppress(NotFound, NotAFolder), self._locate(parts, self._access.write) as place:
             _check(self._access.write, place.parts, parts)
-        with locate(self.directory, parts, follow_last=False, fast=self._openat2) as place:
+        with locate(self.directory, parts, self._access.write, follow_last=False, fast=self._openat2) as place:
             _check(self._access.write, place.parts, parts)
             status = _present(place, parts)
             with foreign_errors(parts):
@@ -185,11 +184,13 @@ class DirectoryWorkspace:
         """Undo the making of folders, deepest first, as far as nobody has put anything in."""
         for parts in reversed(folders):
             with contextlib.suppress(OSError, NotFound, NotAFolder, OutsideWorkspace):
-                with locate(self.directory, parts, follow_last=False, fast=self._openat2) as place:
+                with locate(self.directory, parts, self._access.write, follow_last=False, fast=self._openat2) as place:
                     os.rmdir(place.name, dir_fd=place.folder)
 
-    def _locate(self, parts: Parts, make: MakeFolder | None = None) -> contextlib.AbstractContextManager[Place]:
-        return locate(self.directory, parts, make=make, fast=self._openat2)
+    def _locate(
+        self, parts: Parts, scope: Scope, make: MakeFolder | None = None
+    ) -> contextlib.AbstractContextManager[Place]:
+        return locate(self.directory, parts, scope, make=make, fast=self._openat2)
 
 
 def _wanted(path: str, scope: Scope, *, folders_too: bool = False) -> Parts:
@@ -202,11 +203,7 @@ def _wanted(path: str, scope: Scope, *, folders_too: bool = False) -> Parts:
 
 def _check(scope: Scope, real: Parts, wanted: Parts, *, folders_too: bool = False) -> None:
     if not (scope.leads_into(real) if folders_too else scope.covers(real)):
-        raise _out_of_scope(wanted)
-
-
-def _out_of_scope(wanted: Parts) -> OutsideWorkspace:
-    return OutsideWorkspace(f"'{show(wanted) or '.'}' is outside what this session may use of the workspace.")
+        raise out_of_scope(wanted)
 
 
 def _present(place: Place, wanted: Parts) -> os.stat_result:

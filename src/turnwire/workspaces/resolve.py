@@ -29,6 +29,7 @@ from turnwire.seams.workspace import (
     NotFound,
     OutsideWorkspace,
     Parts,
+    Scope,
     WorkspaceError,
     below_inside_name,
     show,
@@ -66,9 +67,18 @@ raises."""
 
 @contextlib.contextmanager
 def locate(
-    root: Path, parts: Parts, *, follow_last: bool = True, make: MakeFolder | None = None, fast: bool = True
+    root: Path,
+    parts: Parts,
+    scope: Scope,
+    *,
+    follow_last: bool = True,
+    make: MakeFolder | None = None,
+    fast: bool = True,
 ) -> Generator[Place, None, None]:
     """The place of a path below `root`; its folder is closed with the context.
+
+    The path must lead into `scope` by its own words. The walk looks at nothing that does not, so that links tell
+    nothing about what is out of scope, not even whether it exists.
 
     Raises OutsideWorkspace, NotFound (a folder on the way, never the last name), NotAFolder, InvalidPath,
     AccessDenied.
@@ -79,7 +89,7 @@ def locate(
         place = None
     if place is None:
         with foreign_errors(parts):
-            place = _Walk(root, parts, follow_last, make).run()
+            place = _Walk(root, parts, scope, follow_last, make).run()
     try:
         yield place
     finally:
@@ -110,8 +120,8 @@ def _locate_plain(root: Path, parts: Parts) -> Place | None:
 class _Walk:
     """One walk from the root. Holds one open folder at a time, however deep it goes."""
 
-    def __init__(self, root: Path, parts: Parts, follow_last: bool, make: MakeFolder | None) -> None:
-        self.root, self.wanted, self.follow_last, self.make = root, parts, follow_last, make
+    def __init__(self, root: Path, parts: Parts, scope: Scope, follow_last: bool, make: MakeFolder | None) -> None:
+        self.root, self.wanted, self.scope, self.follow_last, self.make = root, parts, scope, follow_last, make
         self.pending = list(reversed(parts))
         self.done: list[bytes] = []
         self.links = 0
@@ -136,6 +146,8 @@ class _Walk:
         if name == b"..":
             self._climb()
             return None
+        if not self.scope.leads_into((*self.done, name)):
+            raise out_of_scope(self.wanted)
         status = lstat(self.folder, name)
         last = not self.pending
         if status is not None and stat.S_ISLNK(status.st_mode) and (self.follow_last or not last):
@@ -202,6 +214,10 @@ class _Walk:
     def _move_to(self, folder: int) -> None:
         os.close(self.folder)
         self.folder = folder
+
+
+def out_of_scope(wanted: Parts) -> OutsideWorkspace:
+    return OutsideWorkspace(f"'{show(wanted) or '.'}' is outside what this session may use of the workspace.")
 
 
 def lstat(folder: int, name: bytes) -> os.stat_result | None:

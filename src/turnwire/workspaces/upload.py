@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from turnwire.seams.workspace import Changed, Entry, NotAFile, Parts, TooLarge, Upload, show, show_name
+from turnwire.seams.workspace import Changed, Entry, NotAFile, Parts, TooLarge, show, show_name
 from turnwire.workspaces.resolve import Place, foreign_errors, lstat
 
 TEMPORARY = re.compile(rb"\.turnwire-[0-9a-f]{16}\.part")
@@ -137,6 +137,3 @@ def give_to_owner_of(folder: int, name: bytes) -> None:
     if os.geteuid() == 0:
         owner = os.fstat(folder)
         os.chown(name, owner.st_uid, owner.st_gid, dir_fd=folder, follow_symlinks=False)
-
-
-_: type[Upload] = DirectoryUpload
