@@ -157,6 +157,10 @@ class Settings(BaseSettings):
         120, gt=0, le=86400, description="The longest silence of a model in the middle of its answer."
     )
 
+    tool_result_timeout_s: Seconds = Field(
+        600, gt=0, le=30 * 86400, description="How long a call waits for the caller who runs or allows it."
+    )
+
     # Streams and connections
 
     event_ids: bool = Field(

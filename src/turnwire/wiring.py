@@ -155,6 +155,7 @@ def _services(settings: Settings, data: DataDir, store: Store, models: ResolvedM
     options = Options(
         owner=new_request_id(),
         turn_timeout_s=settings.turn_timeout_s,
+        tool_result_timeout_s=settings.tool_result_timeout_s,
         turns_max=settings.turns_max,
         turns_per_tenant_max=settings.turns_per_tenant_max,
         recovery=settings.recovery,

@@ -19,8 +19,9 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import RequestUsage, RunUsage
 
+from turnwire.engine.asking import Approval, Asking, ToolAnswer
 from turnwire.engine.blocks import BlockWriter
-from turnwire.engine.calls import SUPERSEDED, CallRunner, Result, Tools, in_turn
+from turnwire.engine.calls import NOT_APPROVED, REFUSED, SUPERSEDED, UNANSWERED, CallRunner, Result, Tools, in_turn
 from turnwire.engine.context import Call, History, response_entry, return_entry
 from turnwire.engine.limits import (
     REQUEST_ATTEMPTS_MAX,
@@ -33,9 +34,10 @@ from turnwire.engine.limits import (
 from turnwire.engine.pieces import pieces_of
 from turnwire.engine.recorder import Recorder
 from turnwire.engine.trouble import Silence, Trouble, explain, is_provider_error
-from turnwire.protocol.events import Event, MessageResumed, ToolResult, Usage
+from turnwire.protocol.codec import encode_json
+from turnwire.protocol.events import Event, MessageResumed, ToolCallAnswered, ToolCallRequested, ToolResult, Usage
 from turnwire.seams.model import ChosenModel, Piece
-from turnwire.seams.store import HistoryEntry
+from turnwire.seams.store import CallRequest, HistoryEntry
 from turnwire.seams.tool import ToolContext
 
 log = structlog.get_logger(__name__)
@@ -65,6 +67,8 @@ class TurnParts:
     toolset: AbstractToolset[ToolContext]
     tools: Tools
     context: RunContext[ToolContext]
+    approvals: frozenset[str]
+    asking: Asking
     instructions: str | None
     settings: ModelSettings
     show_thinking: bool
@@ -78,7 +82,7 @@ class Agent:
         self._parts = parts
         self._recorder = parts.recorder
         self._history = parts.history
-        self._runner = CallRunner(parts.toolset, parts.tools, parts.context)
+        self._runner = CallRunner(parts.toolset, parts.tools, parts.context, parts.approvals)
 
     async def run(self) -> None:
         while True:
@@ -213,6 +217,7 @@ class Agent:
     # Tool calls.
 
     async def _run_calls(self, calls: list[Call]) -> None:
+        self._request_calls(calls)
         await self._recorder.durable()
         if in_turn(calls, self._parts.tools):
             for call in calls:
@@ -222,11 +227,59 @@ class Agent:
                 for call in calls:
                     group.create_task(self._run_call(call))
 
+    def _request_calls(self, calls: list[Call]) -> None:
+        """Ask the caller about those calls that are its to run or to allow, and that it was not asked about yet."""
+        grammar = self._recorder.grammar
+        deadline = self._parts.asking.deadline()
+        events: list[Event] = []
+        requests: list[CallRequest] = []
+        for call in calls:
+            kind = self._runner.asks(call)
+            if kind is not None and call.id not in grammar.requested and call.id not in grammar.answered:
+                events.append(ToolCallRequested(call.id, call.part.tool_name, call.input or {}, kind, deadline))
+                requests.append(CallRequest(call.id, kind, deadline))
+        if events:
+            self._recorder.record(events, requests=requests)
+
     async def _run_call(self, call: Call) -> None:
         """Durable point (b): the result and the return that the model is given, in one transaction."""
-        result = await self._runner.run(call)
+        events: list[Event] = []
+        result = await (self._runner.run(call) if self._runner.asks(call) is None else self._ask(call, events))
         entry = self._answer(call, result)
-        self._recorder.record([ToolResult(call.id, result.content, result.is_error)], history=[entry])
+        events.append(ToolResult(call.id, result.content, result.is_error))
+        self._recorder.record(events, history=[entry])
+
+    async def _ask(self, call: Call, events: list[Event]) -> Result:
+        """The result of a call that its caller runs, or allows. What is to be recorded with it goes into `events`."""
+        requested = self._recorder.grammar.requested.get(call.id)
+        answer = await self._parts.asking.answer(call.id, 0.0 if requested is None else requested.deadline)
+        match answer:
+            case None:
+                return Result(UNANSWERED if self._runner.asks(call) == "tool" else NOT_APPROVED, is_error=True)
+            case ToolAnswer(is_error=is_error):
+                events.append(ToolCallAnswered(call.id, "tool"))
+                return Result(answer.text, is_error=is_error)
+            case Approval(approve=False, message=message):
+                if requested is not None:
+                    events.append(ToolCallAnswered(call.id, "approval", approved=False))
+                return Result(message or REFUSED, is_error=True)
+            case Approval(input=changed):
+                if requested is not None:
+                    answered = ToolCallAnswered(call.id, "approval", approved=True, input=changed)
+                    self._recorder.record([answered])
+                    # That it was allowed is durable before it runs: after a crash it may have taken effect.
+                    await self._recorder.durable()
+                return await self._run_approved(call, changed)
+
+    async def _run_approved(self, call: Call, changed: dict[str, Any] | None) -> Result:
+        if changed is None:
+            return await self._runner.run(call)
+        misfit = self._runner.misfit(call, changed)
+        if misfit is not None:
+            return misfit
+        result = await self._runner.run(msgspec.structs.replace(call, input=changed))
+        note = f"(The user changed the input of this call to {encode_json(changed).decode()}.)"
+        return Result(f"{note}\n{result.content}", is_error=result.is_error)
 
     def _answer(self, call: Call, result: Result) -> HistoryEntry:
         entry = return_entry(call, result.content, is_error=result.is_error)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from pydantic import ValidationError
@@ -24,6 +24,9 @@ INTERRUPTED = (
 )
 SUPERSEDED = "This call was not made: the answer that asked for it was cut off."
 NOT_RUN = "This call was not made: the turn ended before it."
+UNANSWERED = "The user's program did not answer this call in time, so it was given up."
+NOT_APPROVED = "The user did not allow this call in time, so it was not made."
+REFUSED = "The user refused this call."
 STOPPED = "This call was stopped: the turn ended while it ran. It may have taken effect, wholly or in part."
 
 
@@ -51,14 +54,29 @@ def in_turn(calls: list[Call], tools: Tools) -> bool:
 class CallRunner:
     """Makes the calls of one turn."""
 
-    def __init__(self, toolset: AbstractToolset[ToolContext], tools: Tools, context: RunContext[ToolContext]) -> None:
+    def __init__(
+        self,
+        toolset: AbstractToolset[ToolContext],
+        tools: Tools,
+        context: RunContext[ToolContext],
+        approvals: frozenset[str] = frozenset(),
+    ) -> None:
         self._toolset = toolset
         self._tools = tools
         self._context = context
+        self._approvals = approvals
         self._places = asyncio.Semaphore(PARALLEL_CALLS_MAX)
 
+    def asks(self, call: Call) -> Literal["tool", "approval"] | None:
+        """What its caller is asked about this call: to run it, or to allow it; None: nothing."""
+        name = call.part.tool_name
+        if self._tools[name].tool_def.kind == "external":
+            return "tool"
+        return "approval" if name in self._approvals else None
+
     def refusal(self, call: Call) -> Result | None:
-        """Why a call can't be made at all: an unknown tool, or an input that is no JSON object."""
+        """Why a call can't be made at all: an unknown tool, an input that is no JSON object, or, where the caller
+        would be asked, one that does not fit the tool's schema."""
         name = call.part.tool_name
         if name not in self._tools:
             known = ", ".join(sorted(self._tools)) or "none"
@@ -68,13 +86,20 @@ class CallRunner:
                 "The input of this call was cut off or is no JSON object, so it was not made. Make it again, whole.",
                 is_error=True,
             )
+        return self.misfit(call, call.input) if self.asks(call) else None
+
+    def misfit(self, call: Call, input: dict[str, Any]) -> Result | None:
+        """How an input does not fit the tool's schema."""
+        try:
+            self._tools[call.part.tool_name].args_validator.validate_python(input)
+        except ValidationError as exc:
+            return Result(_invalid_input(exc), is_error=True)
+        except ModelRetry as exc:
+            return Result(_shorten(exc.message), is_error=True)
         return None
 
     async def run(self, call: Call) -> Result:
-        """The result of the call. Never raises, but when the turn itself is stopped."""
-        refusal = self.refusal(call)
-        if refusal is not None:
-            return refusal
+        """The result of a call that is not refused. Never raises, but when the turn itself is stopped."""
         tool = self._tools[call.part.tool_name]
         limit_s = float((tool.tool_def.metadata or {}).get(TIME_LIMIT_S) or TOOL_TIME_LIMIT_S)
         scope = asyncio.timeout(limit_s)

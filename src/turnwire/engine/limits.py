@@ -59,3 +59,12 @@ RETRY_AFTER_LIMIT_S = 5
 
 TICKET_S = 600
 """Seconds behind a turn's end for which its tickets work: time for a browser to come back."""
+
+FUNCTIONS_MAX = 128
+"""Functions that a session may declare: as many as the large providers take."""
+
+FUNCTION_DESCRIPTION_BYTES_MAX = 16 * 1024
+"""Bytes of a function's description: every model request carries them all."""
+
+ANSWERS_POLL_S = 1.0
+"""Seconds after which a turn that waits looks by itself for answers: how late one that another server took may be."""

@@ -20,7 +20,7 @@ from turnwire.protocol.events import (
 )
 from turnwire.protocol.grammar import Grammar
 from turnwire.protocol.transcript import Transcript
-from turnwire.seams.store import Append, Appended, Ending, HistoryEntry, Store, StoreUnavailable, Turn
+from turnwire.seams.store import Append, Appended, CallRequest, Ending, HistoryEntry, Store, StoreUnavailable, Turn
 
 
 class TurnLost(Exception):
@@ -57,10 +57,11 @@ class Recorder:
         *,
         history: Iterable[HistoryEntry] = (),
         usage: Usage | None = None,
-        pending_calls: int | None = None,
+        requests: Iterable[CallRequest] = (),
     ) -> None:
         """Take events, and what must become durable in the same transaction. Returns before they are durable."""
         grammar, transcript = self.grammar, self.transcript
+        waiting = len(grammar.requested)
         for event in events:
             grammar.check(event)
             transcript.add(event)
@@ -69,8 +70,9 @@ class Recorder:
         batch.history.extend(history)
         if usage is not None:
             self.usage = batch.usage = usage
-        if pending_calls is not None:
-            batch.pending_calls = pending_calls
+        batch.requests.extend(requests)
+        if len(grammar.requested) != waiting:
+            batch.pending_calls = len(grammar.requested)
         if self._in_flight is None:
             self._hand_in()
 
@@ -170,7 +172,18 @@ class Recorder:
 class _Batch:
     """What gathers for one append."""
 
-    __slots__ = ("content", "count", "first_seq", "frames", "history", "pending_calls", "size", "terminal", "usage")
+    __slots__ = (
+        "content",
+        "count",
+        "first_seq",
+        "frames",
+        "history",
+        "pending_calls",
+        "requests",
+        "size",
+        "terminal",
+        "usage",
+    )
 
     def __init__(self, first_seq: int) -> None:
         self.first_seq = first_seq
@@ -180,6 +193,7 @@ class _Batch:
         self.history: list[HistoryEntry] = []
         self.usage: Usage | None = None
         self.pending_calls: int | None = None
+        self.requests: list[CallRequest] = []
         self.terminal: Terminal | None = None
         self.content = b""
 
@@ -204,6 +218,7 @@ class _Batch:
             history=tuple(self.history),
             usage=self.usage,
             pending_calls=self.pending_calls,
+            requests=tuple(self.requests),
             ending=self._ending(),
         )
 

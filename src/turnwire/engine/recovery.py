@@ -9,12 +9,14 @@ from typing import Literal
 
 import structlog
 
-from turnwire.engine.calls import INTERRUPTED, SUPERSEDED, Tools, is_repeatable
-from turnwire.engine.context import note_entry, return_entry
+from turnwire.engine.agent import TurnParts
+from turnwire.engine.calls import INTERRUPTED, SUPERSEDED, is_repeatable
+from turnwire.engine.context import Call, note_entry, return_entry
 from turnwire.engine.limits import PAGE_BYTES_MAX
 from turnwire.engine.supervisor import Running
 from turnwire.protocol.codec import decode_frames, encode_frame
 from turnwire.protocol.events import Event, MessageError, MessageResumed, ToolResult, ToolUseStart
+from turnwire.protocol.grammar import Grammar
 from turnwire.seams.store import Append, Ending, HistoryEntry, Store, Turn
 
 log = structlog.get_logger(__name__)
@@ -54,10 +56,13 @@ def _step_seq(events: list[Event]) -> int:
     return step_seq
 
 
-def take_up(running: Running, tools: Tools, reason: Reason) -> None:
-    """Close what the death left open, and say from where on the turn is made again."""
+def take_up(running: Running, parts: TurnParts, reason: Reason) -> None:
+    """Close what the death left open, and say from where on the turn is made again; a turn that only waits for its
+    caller goes on waiting, and nothing is said."""
     recorder, history = running.recorder, running.history
     grammar = recorder.grammar
+    if history.open_calls and all(id_ in grammar.requested for id_ in history.open_calls):
+        return
     events = grammar.closing()
     entries: list[HistoryEntry] = []
     superseded_from: int | None = None
@@ -67,7 +72,7 @@ def take_up(running: Running, tools: Tools, reason: Reason) -> None:
         events += [ToolResult(id_, SUPERSEDED, is_error=True) for id_ in grammar.unanswered]
     else:
         for call in list(history.open_calls.values()):
-            if not is_repeatable(call.part.tool_name, tools):
+            if _may_have_run(call, grammar, parts):
                 events.append(ToolResult(call.id, INTERRUPTED, is_error=True))
                 entry = return_entry(call, INTERRUPTED, is_error=True)
                 history.add(entry)
@@ -76,6 +81,16 @@ def take_up(running: Running, tools: Tools, reason: Reason) -> None:
     events.append(MessageResumed(running.turn.id, reason, own_seq if superseded_from is None else superseded_from))
     recorder.record(events, history=entries)
     recorder.step_seq = recorder.next_seq
+
+
+def _may_have_run(call: Call, grammar: Grammar, parts: TurnParts) -> bool:
+    """Whether the call may have taken effect, so that it must not be made again."""
+    name = call.part.tool_name
+    if is_repeatable(name, parts.tools) or call.id in grammar.requested:
+        return False
+    tool = parts.tools.get(name)
+    asks_first = name in parts.approvals or (tool is not None and tool.tool_def.kind == "external")
+    return not asks_first or call.id in grammar.answered
 
 
 def give_up(store: Store, turn: Turn) -> None:

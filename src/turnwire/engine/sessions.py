@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from turnwire.engine.functions import read_functions
 from turnwire.engine.turns import Turns
+from turnwire.protocol.errors import InvalidRequest
 from turnwire.protocol.ids import new_session_id
 from turnwire.seams.clock import Clock
 from turnwire.seams.model import Models
@@ -22,6 +24,11 @@ class Sessions:
         """A new session. `fields`: those of `Session` that its caller sets."""
         if model is not None:
             self._models.choose(model)
+        own = await self._turns.server_tools()
+        read_functions(fields.get("tools", []), own)
+        for name in fields.get("approvals", []):
+            if name not in own:
+                raise InvalidRequest(f"approvals: {name!r} is no tool of this server; it has {', '.join(own)}.")
         now = self._clock.now()
         session = Session(id=new_session_id(), tenant=tenant, created_at=now, last_activity=now, model=model, **fields)
         await self._store.create_session(session)

@@ -11,6 +11,7 @@ from contextlib import suppress
 import structlog
 
 from turnwire.engine.agent import Agent, TurnFailed
+from turnwire.engine.asking import Asking
 from turnwire.engine.calls import NOT_RUN, STOPPED, Result
 from turnwire.engine.context import History, note_entry, return_entry
 from turnwire.engine.follow import Follower, Tail
@@ -49,6 +50,8 @@ class Running:
         self.tail = Tail(grammar.next_seq - 1)
         self.recorder = Recorder(store, turn, self.tail, grammar, transcript)
         self.history = History()
+        self.asking: Asking | None = None
+        """Where the turn waits for answers of its caller; None before it was made ready."""
         self.task: asyncio.Task[None] | None = None
         self.started = False
         """The task's first line has run: before it, cancelling a task is as if it had never been."""

@@ -3,17 +3,19 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 import structlog
 from pydantic_ai.messages import BinaryContent, UserContent
 from pydantic_ai.settings import ModelSettings
-from pydantic_ai.toolsets import AbstractToolset
+from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
 
 from turnwire.engine.agent import Agent, StepLimits, TurnFailed, TurnParts, tool_run_context
+from turnwire.engine.asking import Approval, Asking, ToolAnswer, call_answer
 from turnwire.engine.context import clean_text, prompt_entry
 from turnwire.engine.follow import Follower
+from turnwire.engine.functions import FunctionToolset, read_functions
 from turnwire.engine.limits import RETRY_AFTER_DRAINING_S
 from turnwire.engine.places import Places
 from turnwire.engine.recovery import Reason, give_up, rebuild, take_up
@@ -27,6 +29,7 @@ from turnwire.seams.clock import Clock
 from turnwire.seams.model import ChosenModel, Models, ThinkingLevel
 from turnwire.seams.store import NewTurn, Session, Store, StoreDamaged, Turn
 from turnwire.seams.tool import ToolContext
+from turnwire.seams.workspace import Workspace
 from turnwire.seams.workspaces import Workspaces, workspace_of
 
 log = structlog.get_logger(__name__)
@@ -64,6 +67,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     owner: str
     lease_s: float = 30.0
+    tool_result_timeout_s: float = 600.0
     turn_timeout_s: float = 5400.0
     turns_max: int = 1000
     turns_per_tenant_max: int = 200
@@ -157,7 +161,7 @@ class Turns:
                 raise TurnFailed(exc.message) from exc
             parts = await self._parts(running, session, chosen)
             if reason is not None:
-                take_up(running, parts.tools, reason)
+                take_up(running, parts, reason)
             return Agent(parts)
 
         return prepare
@@ -166,18 +170,41 @@ class Turns:
         settings = msgspec.json.decode(running.turn.settings, type=MessageSettings)
         workspace = await asyncio.to_thread(workspace_of, session, self._workspaces)
         context = tool_run_context(ToolContext(session.tenant, session.id, workspace), chosen.model)
+        toolset = CombinedToolset([self._toolset, FunctionToolset(read_functions(session.tools, ()))])
+        running.asking = Asking(
+            self._store, running.turn.id, self._clock, timeout_s=self._options.tool_result_timeout_s
+        )
         return TurnParts(
             recorder=running.recorder,
             history=running.history,
             model=chosen,
-            toolset=self._toolset,
-            tools=await self._toolset.get_tools(context) if chosen.tools else {},
+            toolset=toolset,
+            tools=await toolset.get_tools(context) if chosen.tools else {},
             context=context,
+            approvals=frozenset(session.approvals),
+            asking=running.asking,
             instructions="\n\n".join(filter(None, [self._options.instructions, session.instructions])) or None,
             settings=_model_settings(settings, chosen),
             show_thinking=settings.thinking != "off",
             limits=self._options.steps,
         )
+
+    async def server_tools(self) -> list[str]:
+        """Names of the server's own tools."""
+        nobody = tool_run_context(ToolContext("", "", cast(Workspace, None)), self._models.choose(None).model)
+        return list(await self._toolset.get_tools(nobody))
+
+    # Calls that wait for their caller
+
+    async def answer_calls(
+        self, tenant: str, session_id: str, answers: Sequence[tuple[str, ToolAnswer | Approval]]
+    ) -> None:
+        """Keep the caller's answers, all or none, and let the turns that wait for them go on."""
+        kept = [call_answer(call_id, answer) for call_id, answer in answers]
+        for turn_id in await self._store.answer_calls(tenant, session_id, kept):
+            running = self.supervisor.get(turn_id)
+            if running is not None and running.asking is not None:
+                running.asking.wake()
 
     # Following
 

@@ -96,8 +96,10 @@ class Grammar:
         self.response_id = ""
         self.unanswered: dict[str, ToolUseStart | ToolUseExecuting] = {}
         """Calls without a result, by id, in the order of their blocks: as started, or as executing."""
-        self.requested: set[str] = set()
-        """Ids of calls that wait for the caller's answer."""
+        self.requested: dict[str, ToolCallRequested] = {}
+        """Calls that wait for the caller's answer, by id."""
+        self.answered: set[str] = set()
+        """Ids of calls that the caller answered."""
         self._open_call: ToolUseStart | None = None
         self._seen: set[str] = set()
         self._fresh: set[int] = set()
@@ -155,17 +157,19 @@ class Grammar:
                     is_error or isinstance(call, ToolUseExecuting), f"the call {id_} never ran: an error answers it"
                 )
                 del self.unanswered[id_]
-                self.requested.discard(id_)
+                self.requested.pop(id_, None)
             case ToolCallRequested(id_, name):
                 call = self.unanswered.get(id_)
                 _require(
                     isinstance(call, ToolUseExecuting) and call.name == name, f"no call {id_} of {name} waits to be run"
                 )
                 _require(id_ not in self.requested, f"the call {id_} was requested before")
-                self.requested.add(id_)
-            case ToolCallAnswered(id_):
-                _require(id_ in self.requested, f"the call {id_} was not requested")
-                self.requested.discard(id_)
+                self.requested[id_] = event
+            case ToolCallAnswered(id_, kind):
+                request = self.requested.get(id_)
+                _require(request is not None and request.kind == kind, f"no {kind} was asked for the call {id_}")
+                del self.requested[id_]
+                self.answered.add(id_)
             case MessageCreated(id_):
                 self.response_id = id_
             case MessageResumed(id_, superseded_from=start_seq):

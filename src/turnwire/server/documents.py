@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from turnwire.protocol.events import EVENTS
-from turnwire.server.shapes import NewMessage, NewSession, Problem, SessionPatch
+from turnwire.server.shapes import CallResults, NewMessage, NewSession, Problem, SessionPatch
 
 _TITLES = {
     400: "The request is not valid.",
@@ -91,7 +91,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         )
         schemas = made["components"]["schemas"]
         schemas.update(event_schemas())
-        for body in (NewSession, SessionPatch, NewMessage):
+        for body in (NewSession, SessionPatch, NewMessage, CallResults):
             schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[body.__name__] = schema

@@ -6,7 +6,7 @@ here are for the document, and the tests hold every answer against it.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Text = Annotated[str, Field(max_length=4 * 1024 * 1024)]
 ThinkingLevel = Literal["off", "low", "medium", "high"]
@@ -35,8 +35,10 @@ class NewSession(Body):
     model: str | None = Field(None, min_length=1, description="One of GET /v1/models, or a model of such a provider.")
     instructions: Text | None = Field(None, description="Added to the server's own.")
     workspace: Literal["shared", "private"] = "shared"
-    tools: list[dict[str, Any]] = Field([], max_length=0, description="Not there yet: must be empty.")
-    approvals: list[str] = Field([], max_length=0, description="Not there yet: must be empty.")
+    tools: list[dict[str, Any]] = Field(
+        [], description="Functions that you run: OpenAI's definitions, flat or nested; at most 128."
+    )
+    approvals: list[str] = Field([], description="Tools of the server whose calls wait for your yes.")
 
 
 class SessionPatch(Body):
@@ -92,6 +94,38 @@ class NewMessage(Body):
             raise ValueError("must have at least one part")
         if not isinstance(value, str | list):
             raise ValueError("must be a string or a list of parts")
+        return value  # pyright: ignore[reportUnknownVariableType]
+
+
+class CallResult(Body):
+    """The answer to one call. To a function of yours: `content`, `is_error`. To an approval: `approve`, and `message`
+    with a no or `input` with a yes."""
+
+    id: str
+    content: Any = None
+    is_error: bool = False
+    approve: bool | None = None
+    message: Text | None = None
+    input: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "CallResult":
+        given = self.model_fields_set
+        if ("content" in given) == (self.approve is not None):
+            raise ValueError("needs content, or approve for an approval")
+        return self
+
+
+class CallResults(Body):
+    """Several answers, or one."""
+
+    results: list[CallResult] = Field(min_length=1, max_length=1000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "results" not in value and "id" in value:
+            return {"results": [value]}  # pyright: ignore[reportUnknownVariableType]
         return value  # pyright: ignore[reportUnknownVariableType]
 
 
@@ -222,3 +256,7 @@ class ReplayedRecord(Answer):
 class TicketRecord(Answer):
     url: str
     expires_at: float
+
+
+class Accepted(Answer):
+    accepted: list[str]

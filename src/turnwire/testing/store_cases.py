@@ -1075,7 +1075,7 @@ async def answers_are_kept_all_or_none(store: Store, clock: TurnableClock) -> No
 
 @_case
 async def another_answer_or_one_of_the_other_kind_is_a_conflict(store: Store, clock: TurnableClock) -> None:
-    session, turn = await _requested(store, clock, "call_a")
+    session, _ = await _requested(store, clock, "call_a")
     await store.answer_calls(TENANT, session.id, [CallAnswer("call_a", "tool", b"1")])
 
     for answer in (CallAnswer("call_a", "tool", b"2"), CallAnswer("call_a", "approval", b"1")):

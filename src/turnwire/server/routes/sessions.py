@@ -45,6 +45,8 @@ async def create_session(
         model=body.model,
         instructions=body.instructions,
         workspace=body.workspace,
+        tools=body.tools,
+        approvals=body.approvals,
     )
     return json_answer(session_record(session), 201)
 

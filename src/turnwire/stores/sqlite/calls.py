@@ -53,5 +53,3 @@ def give_up_calls(db: sqlite3.Connection, _: float, turn_id: str, call_ids: Sequ
             if answer is not None:
                 answered[id_] = CallAnswer(id_, kind, answer)
     return answered
-
-

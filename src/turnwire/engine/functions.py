@@ -1,0 +1,154 @@
+"""Functions that a caller declares and runs itself: read from a session's `tools`, offered to its agent, and checked.
+
+Their JSON Schemas come from outside and are held against what a model says, so patterns in them are matched by RE2:
+Python's own `re` can be frozen by a hostile one, and every stream of the server with it.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn, cast
+
+import jsonschema
+import re2  # pyright: ignore[reportMissingTypeStubs]
+from pydantic_ai import ModelRetry, RunContext
+from pydantic_ai.tools import ToolDefinition
+from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
+
+from turnwire.engine.limits import FUNCTION_DESCRIPTION_BYTES_MAX, FUNCTIONS_MAX
+from turnwire.protocol.errors import InvalidRequest
+from turnwire.seams.tool import ToolContext
+
+# Neither library has types.
+_jsonschema, _re2 = cast(Any, jsonschema), cast(Any, re2)
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterable[Any]:
+    if isinstance(instance, str):
+        try:
+            found = _re2.search(pattern, instance)
+        except _re2.error:
+            return  # a look-around or a back-reference, which RE2 has not: not checked
+        if found is None:
+            yield _jsonschema.exceptions.ValidationError(f"{instance[:100]!r} does not match {pattern!r}")
+
+
+# Without patternProperties, whose keys are patterns, too: what they say of a property is not checked.
+_Validator = _jsonschema.validators.extend(
+    _jsonschema.Draft202012Validator, {"pattern": _pattern, "patternProperties": None}
+)
+
+
+class FunctionInput:
+    """Checks an input against a function's schema; stands where the agent library has a pydantic validator."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._validator: Any = _Validator(schema)
+
+    def validate_python(self, input: Any, **_: Any) -> Any:
+        """`input` itself; `ModelRetry`, with what is wrong, when it does not fit."""
+        fault = _jsonschema.exceptions.best_match(self._validator.iter_errors(input))
+        if fault is not None:
+            raise ModelRetry(f"The input does not fit the tool's schema. {_where(fault)}{fault.message[:500]}")
+        return input
+
+    def validate_json(self, input: str | bytes | bytearray, **_: Any) -> NoReturn:
+        raise AssertionError("the engine parses inputs itself")
+
+
+def _where(fault: Any) -> str:
+    path = ".".join(str(step) for step in fault.absolute_path)
+    return f"{path}: " if path else ""
+
+
+def read_functions(raw: list[dict[str, Any]], taken: Iterable[str]) -> list[ToolDefinition]:
+    """The definitions, in OpenAI's flat form or the nested one. `InvalidRequest` names the one that is wrong.
+
+    `taken`: names of the server's own tools.
+    """
+    if len(raw) > FUNCTIONS_MAX:
+        raise InvalidRequest(f"tools: at most {FUNCTIONS_MAX} functions can be given.")
+    names = set(taken)
+    definitions: list[ToolDefinition] = []
+    for index, entry in enumerate(raw):
+        definition = _read(f"tools.{index}", entry)
+        if definition.name in names:
+            raise InvalidRequest(f"tools.{index}: there is a tool {definition.name!r} already.")
+        names.add(definition.name)
+        definitions.append(definition)
+    return definitions
+
+
+def _read(where: str, entry: dict[str, Any]) -> ToolDefinition:
+    if entry.get("type") != "function":
+        raise InvalidRequest(f"{where}.type: must be 'function'.")
+    function = entry.get("function", entry)
+    if not isinstance(function, dict):
+        raise InvalidRequest(f"{where}.function: must be an object.")
+    fields: dict[str, Any] = function  # pyright: ignore[reportUnknownVariableType]
+    name, description = fields.get("name"), fields.get("description") or ""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidRequest(f"{where}.name: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -.")
+    if not isinstance(description, str) or len(description.encode("utf-8", "replace")) > FUNCTION_DESCRIPTION_BYTES_MAX:
+        limit = FUNCTION_DESCRIPTION_BYTES_MAX // 1024
+        raise InvalidRequest(f"{where}.description: must be a text of at most {limit} KiB.")
+    return ToolDefinition(
+        name=name, description=description, parameters_json_schema=_read_schema(where, fields), kind="external"
+    )
+
+
+def _read_schema(where: str, fields: dict[str, Any]) -> dict[str, Any]:
+    schema = fields.get("parameters")
+    if schema is None:
+        return {"type": "object", "properties": {}}
+    if not isinstance(schema, dict):
+        raise InvalidRequest(f"{where}.parameters: must be a JSON Schema of an object.")
+    checked: dict[str, Any] = schema  # pyright: ignore[reportUnknownVariableType]
+    if checked.get("type", "object") != "object":
+        raise InvalidRequest(f"{where}.parameters.type: must be 'object'.")
+    if _refers_outside(checked):
+        raise InvalidRequest(f"{where}.parameters: a $ref must lead into the same schema, with '#'.")
+    try:
+        _jsonschema.Draft202012Validator.check_schema(checked)
+    except _jsonschema.SchemaError as exc:
+        raise InvalidRequest(f"{where}.parameters: is no JSON Schema: {exc.message[:300]}.") from exc
+    return {"type": "object", **checked}
+
+
+def _refers_outside(value: Any) -> bool:
+    if isinstance(value, dict):
+        items: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        reference = items.get("$ref")
+        if isinstance(reference, str) and not reference.startswith("#"):
+            return True
+        return any(_refers_outside(item) for item in items.values())
+    if isinstance(value, list):
+        return any(_refers_outside(item) for item in value)  # pyright: ignore[reportUnknownVariableType]
+    return False
+
+
+class FunctionToolset(AbstractToolset[ToolContext]):
+    """A session's functions, as tools that the engine asks its caller to run."""
+
+    def __init__(self, definitions: list[ToolDefinition]) -> None:
+        self._definitions = definitions
+
+    @property
+    def id(self) -> str:
+        return "functions"
+
+    async def get_tools(self, ctx: RunContext[ToolContext]) -> dict[str, ToolsetTool[ToolContext]]:
+        return {
+            definition.name: ToolsetTool(
+                toolset=self,
+                tool_def=definition,
+                max_retries=0,
+                args_validator=FunctionInput(definition.parameters_json_schema),
+            )
+            for definition in self._definitions
+        }
+
+    async def call_tool(
+        self, name: str, tool_args: dict[str, Any], ctx: RunContext[ToolContext], tool: ToolsetTool[ToolContext]
+    ) -> NoReturn:
+        raise AssertionError("a function is its caller's to run")
