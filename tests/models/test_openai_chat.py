@@ -344,6 +344,14 @@ SAMPLES = {
         )
     ),
     "a call without input": Answer.of(ToolCall("now", [], id="c5")),
+    "an opening tag in two deltas": Answer.of("a", "<th", "ink>"),
+    "a closing tag in two deltas": Answer.of("<think>", "a", "</thi", "nk>"),
+    "a tag in the text": Answer.of("a", "b", "<think>", "c", "d", "</think>", "e", "f"),
+    "a special token in text": Answer.of("a", "b", "<\u200d", "|im_", "start|>", "c", "d <\u200d|im_end|>", "e"),
+    "a special token in a call": Answer.of(
+        ToolCall("add", ['{"a":"', "b", "<\\u200d|im", "_start|>", "c", "<\\", "u200d|im_end|>", 'd"}'], id="c9")
+    ),
+    "an emoji": Answer.of("a", "b", "👩\u200d💻", "c"),
     "cut by its limit": Answer.of("Hel", Finish("length")),
     "unknown fields": Answer.of(
         "Hel", "lo", options={"extra_delta": {"reasoning_details": []}, "extra_chunk": {"x": 1}}
@@ -458,9 +466,7 @@ async def test_nearly_all_chunks_are_plain(
 
 
 async def test_the_pieces_of_a_call_are_plain(handed: list[bytes]) -> None:
-    outcome = await read(
-        Answer.of(ToolCall("write", ['{"text":"', *["<a> \\n"] * 200, '"}'])), provider="vllm"
-    )
+    outcome = await read(Answer.of(ToolCall("write", ['{"text":"', *["<a> \\n"] * 200, '"}'])), provider="vllm")
 
     assert len(outcome.parts[0][2]) > 1000
     assert len(handed) <= FEW
