@@ -263,6 +263,8 @@ def chunk_runs(draw: st.DrawFn) -> list[dict[str, Any]]:
                     call = {**call, "function": {"name": "g", "arguments": text}}
                 delta = {"tool_calls": [call]}
             choice = {"index": 0, "delta": delta, "finish_reason": None, "logprobs": None}
+            if draw(st.integers(0, 5)) == 0:
+                steady = draw(tops)
             chunks.append({**steady, "choices": [choice]})
     return chunks
 
