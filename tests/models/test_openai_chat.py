@@ -372,6 +372,30 @@ SAMPLES = {
 }
 
 
+@pytest.mark.parametrize(
+    "change", [{"id": "i2"}, {"model": "m2"}, {"service_tier": "flex"}, {"created": 1_790_000_001}, {"usage": {}}]
+)
+def test_a_head_that_changes_in_the_middle_of_a_text_is_kept(both: Both, change: dict[str, Any]) -> None:
+    top = {"id": "i1", "model": "m1", "service_tier": "default", "created": 0}
+    heads = [top, top, {**top, **change}, {**top, **change}]
+    chunks = [
+        {**head, "choices": [{"index": 0, "delta": {"content": c}}]} for head, c in zip(heads, "abcd", strict=True)
+    ]
+    steps = [Raw(b"data: " + json.dumps(chunk).encode() + b"\n\n") for chunk in chunks]
+    both.compare(Answer([*steps, Raw(b"data: [DONE]\n\n")], ending=False, options={"id": "i1", "created": 0}), 3)
+
+
+def test_arguments_that_begin_as_null_are_kept_as_an_empty_text(both: Both) -> None:
+    functions: list[dict[str, Any]] = [{"name": "f"}, {"arguments": ""}, {"arguments": ""}]
+    deltas = [
+        {"tool_calls": [{"index": 0, "id": i, "function": f}]}
+        for i, f in zip(["c", None, None], functions, strict=True)
+    ]
+    chunks = [{"id": "i1", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    steps = [Raw(b"data: " + json.dumps(chunk).encode() + b"\n\n") for chunk in chunks]
+    both.compare(Answer([*steps, Raw(b"data: [DONE]\n\n")], ending=False, options={"id": "i1"}), 3)
+
+
 @pytest.mark.parametrize("pair", range(4))
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_both_paths_give_the_same_on_what_providers_send(both: Both, sample: str, pair: int) -> None:
