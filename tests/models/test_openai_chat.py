@@ -396,6 +396,30 @@ def test_arguments_that_begin_as_null_are_kept_as_an_empty_text(both: Both) -> N
     both.compare(Answer([*steps, Raw(b"data: [DONE]\n\n")], ending=False, options={"id": "i1"}), 3)
 
 
+def start(index: int) -> dict[str, Any]:
+    return {"index": index, "id": f"c{index}", "function": {"name": "f", "arguments": ""}}
+
+
+def more(index: int, arguments: str) -> dict[str, Any]:
+    return {"index": index, "function": {"arguments": arguments}}
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        # Dropped white space and a call: the one event is the call's, and the text after it another part.
+        [{"content": "\n", "tool_calls": [start(0)]}, {"content": "a"}, {"content": "b"}],
+        # Two calls go on in one delta.
+        [{"tool_calls": [start(0)]}, {"tool_calls": [start(1)]}, {"tool_calls": [more(1, "{}"), more(0, "{}")]}],
+    ],
+)
+def test_a_delta_of_two_parts_is_kept(both: Both, deltas: list[dict[str, Any]]) -> None:
+    chunks = [{"id": "i1", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    steps = [Raw(b"data: " + json.dumps(chunk).encode() + b"\n\n") for chunk in chunks]
+    for pair in range(4):
+        both.compare(Answer([*steps, Raw(b"data: [DONE]\n\n")], ending=False, options={"id": "i1"}), pair)
+
+
 @pytest.mark.parametrize("pair", range(4))
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_both_paths_give_the_same_on_what_providers_send(both: Both, sample: str, pair: int) -> None:
