@@ -24,7 +24,7 @@ from turnwire.models.openai_chat import OpenAIChatFast
 from turnwire.seams.model import PiecewiseStream
 
 HELLO: list[ModelMessage] = [ModelRequest(parts=[UserPromptPart("hello")])]
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 
 
 def event(delta: dict[str, str], finish: str | None = None) -> bytes:
