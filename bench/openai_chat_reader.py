@@ -24,7 +24,7 @@ from turnwire.models.openai_chat import OpenAIChatFast
 from turnwire.seams.model import PiecewiseStream
 
 HELLO: list[ModelMessage] = [ModelRequest(parts=[UserPromptPart("hello")])]
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 
 
 def event(delta: dict[str, str], finish: str | None = None) -> bytes:
@@ -85,9 +85,7 @@ async def by_events(model: OpenAIChatModel) -> int:
         return n
 
 
-async def cost(
-    read: Callable[[OpenAIChatModel], Awaitable[int]], model: OpenAIChatModel, deltas: int
-) -> float:
+async def cost(read: Callable[[OpenAIChatModel], Awaitable[int]], model: OpenAIChatModel, deltas: int) -> float:
     """µs of CPU per delta, the fixed cost of a request included; the best of three."""
     best = float("inf")
     for _ in range(3):
@@ -105,9 +103,7 @@ async def measure(port: int, deltas: int) -> None:
         pieces = await cost(by_pieces, ours, deltas)
         events = await cost(by_events, vendor, deltas)
         await ours.aclose()
-        print(
-            f"{pace:6} pieces {pieces:7.1f} µs/delta, vendor {events:7.1f} µs/delta, {events / pieces:5.1f} x"
-        )
+        print(f"{pace:6} pieces {pieces:7.1f} µs/delta, vendor {events:7.1f} µs/delta, {events / pieces:5.1f} x")
 
 
 def main() -> None:

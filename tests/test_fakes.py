@@ -12,6 +12,11 @@ import openai
 import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
+from pydantic_ai import Agent
+from pydantic_ai.models.anthropic import AnthropicModel
+from pydantic_ai.models.openai import OpenAIResponsesModel
+from pydantic_ai.providers.anthropic import AnthropicProvider
+from pydantic_ai.providers.openai import OpenAIProvider
 
 from fakes import (
     Answer,
@@ -387,3 +392,44 @@ async def test_a_fake_answers_another_process() -> None:
         out, _ = await asyncio.wait_for(process.communicate(), 30)
 
     assert b'"content":"m"' in out and b"data: [DONE]" in out
+
+
+def adding_agent(model: Any) -> Agent:
+    agent = Agent(model)
+
+    @agent.tool_plain
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    return agent
+
+
+ADDING = [
+    Answer.of(Thinking("I must add."), ToolCall("add", ['{"a":1,', '"b":2}']), ToolCall("add", ['{"a":3,"b":4}'])),
+    Answer.of("3 and 7."),
+]
+
+
+async def run(agent: Agent, **settings: Any) -> str:
+    async with agent.run_stream("Add.", model_settings=settings) as result:  # type: ignore[arg-type]
+        return await result.get_output()
+
+
+async def test_an_agent_with_thinking_gets_its_signed_thoughts_past_anthropics_fake() -> None:
+    async with FakeAnthropic(ADDING) as fake, anthropic_client(fake) as client:
+        model = AnthropicModel("claude-haiku-4-5", provider=AnthropicProvider(anthropic_client=client))
+        output = await run(adding_agent(model), anthropic_thinking=THINKING_ON, max_tokens=2048)
+
+    assert output == "3 and 7."
+    assistant = fake.requests[1].body["messages"][1]["content"]
+    assert assistant[0] == {"type": "thinking", "thinking": "I must add.", "signature": sign("I must add.")}
+
+
+async def test_an_agent_gets_its_results_past_the_responses_fake() -> None:
+    async with FakeOpenAIResponses(ADDING) as fake, chat_client(fake) as client:
+        model = OpenAIResponsesModel("gpt-5", provider=OpenAIProvider(openai_client=client))
+        output = await run(adding_agent(model))
+
+    assert output == "3 and 7."
+    outputs = [i["output"] for i in fake.requests[1].body["input"] if i.get("type") == "function_call_output"]
+    assert outputs == ["3", "7"]

@@ -263,6 +263,8 @@ def chunk_runs(draw: st.DrawFn) -> list[dict[str, Any]]:
                     call = {**call, "function": {"name": "g", "arguments": text}}
                 delta = {"tool_calls": [call]}
             choice = {"index": 0, "delta": delta, "finish_reason": None, "logprobs": None}
+            if draw(st.integers(0, 5)) == 0:
+                steady = draw(tops)
             chunks.append({**steady, "choices": [choice]})
     return chunks
 
@@ -344,6 +346,14 @@ SAMPLES = {
         )
     ),
     "a call without input": Answer.of(ToolCall("now", [], id="c5")),
+    "an opening tag in two deltas": Answer.of("a", "<th", "ink>"),
+    "a closing tag in two deltas": Answer.of("<think>", "a", "</thi", "nk>"),
+    "a tag in the text": Answer.of("a", "b", "<think>", "c", "d", "</think>", "e", "f"),
+    "a special token in text": Answer.of("a", "b", "<\u200d", "|im_", "start|>", "c", "d <\u200d|im_end|>", "e"),
+    "a special token in a call": Answer.of(
+        ToolCall("add", ['{"a":"', "b", "<\\u200d|im", "_start|>", "c", "<\\", "u200d|im_end|>", 'd"}'], id="c9")
+    ),
+    "an emoji": Answer.of("a", "b", "👩\u200d💻", "c"),
     "cut by its limit": Answer.of("Hel", Finish("length")),
     "unknown fields": Answer.of(
         "Hel", "lo", options={"extra_delta": {"reasoning_details": []}, "extra_chunk": {"x": 1}}
@@ -360,6 +370,54 @@ SAMPLES = {
     "an error": Answer.of("Hel", ErrorEvent("The tokens per minute are used up.", code="rate_limit_exceeded")),
     "an error without a status": Answer.of("Hel", "lo", ErrorEvent("It broke.", type="odd")),
 }
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": "i2"}, {"model": "m2"}, {"service_tier": "flex"}, {"created": 1_790_000_001}, {"usage": {}}]
+)
+def test_a_head_that_changes_in_the_middle_of_a_text_is_kept(both: Both, change: dict[str, Any]) -> None:
+    top = {"id": "i1", "model": "m1", "service_tier": "default", "created": 0}
+    heads = [top, top, {**top, **change}, {**top, **change}]
+    chunks = [
+        {**head, "choices": [{"index": 0, "delta": {"content": c}}]} for head, c in zip(heads, "abcd", strict=True)
+    ]
+    steps = [Raw(b"data: " + json.dumps(chunk).encode() + b"\n\n") for chunk in chunks]
+    both.compare(Answer([*steps, Raw(b"data: [DONE]\n\n")], ending=False, options={"id": "i1", "created": 0}), 3)
+
+
+def test_arguments_that_begin_as_null_are_kept_as_an_empty_text(both: Both) -> None:
+    functions: list[dict[str, Any]] = [{"name": "f"}, {"arguments": ""}, {"arguments": ""}]
+    deltas = [
+        {"tool_calls": [{"index": 0, "id": i, "function": f}]}
+        for i, f in zip(["c", None, None], functions, strict=True)
+    ]
+    chunks = [{"id": "i1", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    steps = [Raw(b"data: " + json.dumps(chunk).encode() + b"\n\n") for chunk in chunks]
+    both.compare(Answer([*steps, Raw(b"data: [DONE]\n\n")], ending=False, options={"id": "i1"}), 3)
+
+
+def start(index: int) -> dict[str, Any]:
+    return {"index": index, "id": f"c{index}", "function": {"name": "f", "arguments": ""}}
+
+
+def more(index: int, arguments: str) -> dict[str, Any]:
+    return {"index": index, "function": {"arguments": arguments}}
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        # Dropped white space and a call: the one event is the call's, and the text after it another part.
+        [{"content": "\n", "tool_calls": [start(0)]}, {"content": "a"}, {"content": "b"}],
+        # Two calls go on in one delta.
+        [{"tool_calls": [start(0)]}, {"tool_calls": [start(1)]}, {"tool_calls": [more(1, "{}"), more(0, "{}")]}],
+    ],
+)
+def test_a_delta_of_two_parts_is_kept(both: Both, deltas: list[dict[str, Any]]) -> None:
+    chunks = [{"id": "i1", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    steps = [Raw(b"data: " + json.dumps(chunk).encode() + b"\n\n") for chunk in chunks]
+    for pair in range(4):
+        both.compare(Answer([*steps, Raw(b"data: [DONE]\n\n")], ending=False, options={"id": "i1"}), pair)
 
 
 @pytest.mark.parametrize("pair", range(4))
@@ -458,9 +516,7 @@ async def test_nearly_all_chunks_are_plain(
 
 
 async def test_the_pieces_of_a_call_are_plain(handed: list[bytes]) -> None:
-    outcome = await read(
-        Answer.of(ToolCall("write", ['{"text":"', *["<a> \\n"] * 200, '"}'])), provider="vllm"
-    )
+    outcome = await read(Answer.of(ToolCall("write", ['{"text":"', *["<a> \\n"] * 200, '"}'])), provider="vllm")
 
     assert len(outcome.parts[0][2]) > 1000
     assert len(handed) <= FEW
