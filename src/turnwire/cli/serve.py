@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from turnwire import observe
-from turnwire.cli.choice import choose_model
 from turnwire.cli.startup import AccessKey, startup_lines
 from turnwire.datadir import DataDir
 from turnwire.settings import Address, Settings, read_settings, unknown_variables
@@ -33,6 +32,9 @@ def serve(config: Path | None, **flags: object) -> int:
 
     with DataDir.open(settings.data_dir) as data:
         key = _key(data, chosen, origins)
+        # It imports the agent library, in seconds: a refusal of the folder must not wait for that.
+        from turnwire.cli.choice import choose_model
+
         choice = choose_model(settings, origins)
         settings = settings.model_copy(update={"model": choice.spec})
 
