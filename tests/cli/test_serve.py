@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -148,6 +149,44 @@ def test_without_work_it_stops_at_once(start: "Callable[..., Server]") -> None:
 
     assert server.stop() == 0
     assert time.monotonic() - begin < 6
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_before_it_is_up_it_stops_as_asked(how: signal.Signals, turnwire: "Program") -> None:
+    from cli.conftest import PROGRAM
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        # The server asks this one for its models, and waits seconds for an answer.
+        env = turnwire.env | {"OPENAI_BASE_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        process = subprocess.Popen(
+            [PROGRAM, "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+        )
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(how)
+            out, err = process.communicate(timeout=30)
+
+    assert (process.returncode, out) == (0, "")
+    assert "Traceback" not in err
+
+
+def test_that_nobody_reads_the_start_up_lines_stops_no_server(turnwire: "Program") -> None:
+    from cli.conftest import PROGRAM
+
+    words = [PROGRAM, "serve", "--port", "0", "--model", "demo"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=turnwire.env)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    for line in process.stderr:
+        if "start-up lines could not be printed" in line:
+            break
+    time.sleep(0.2)
+    assert process.poll() is None
+
+    process.terminate()
+    assert process.wait(30) == 0
+    process.stderr.close()
 
 
 @pytest.mark.parametrize(
