@@ -43,8 +43,8 @@ SECRET_CHARACTERS_MIN = 8
 """A chosen key that is shorter is not looked for in lines: it would be found in ordinary words."""
 
 _SECRETS = (
-    r"(?P<before>\b[Bb]earer\s+|[?&;](?:ticket|token|access_token|key|api_key)=|://[^/\s:@\"']*:)"
-    r"(?P<hidden>[^\s&;@\"'\\<>]+)"
+    r"(?P<named>\b[Bb]earer\s+|[?&;](?:ticket|token|access_token|key|api_key)=)[^\s&;\"'\\<>]+"
+    r"|(?P<user>://[^/\s:@\"']*:)[^/\s@\"']+(?=@)"  # a URL's password
     r"|\btw_[a-z0-9-]+_[A-Za-z0-9_-]{16,}"  # our keys
     r"|\bsk-[A-Za-z0-9_-]{16,}|\bAIza[A-Za-z0-9_-]{30,}"  # OpenAI's and Anthropic's; Google's
 )
@@ -97,7 +97,7 @@ def redactor(secrets: Iterable[str] = ()) -> Callable[[str], str]:
     # In JSON a text may stand escaped.
     forms = [re.escape(form) for text in known for form in (text, json.dumps(text)[1:-1])]
     pattern = re.compile("|".join([*forms, _SECRETS]))
-    return lambda line: pattern.sub(lambda match: f"{match['before'] or ''}[redacted]", line)
+    return lambda line: pattern.sub(lambda match: f"{match['named'] or match['user'] or ''}[redacted]", line)
 
 
 class _Output:

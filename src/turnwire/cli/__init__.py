@@ -4,6 +4,7 @@ Exit codes: 0 done or stopped as asked, 1 failed, 2 wrong usage or settings. A f
 sentence, never a traceback. Each command imports what it needs when it runs, so that none waits for the others' parts.
 """
 
+import io
 import sys
 from typing import NoReturn
 
@@ -16,6 +17,10 @@ class Failed(Exception):
 
 def main() -> NoReturn:
     """The program `turnwire`."""
+    for stream in (sys.stdout, sys.stderr):
+        # A folder's name that the terminal can't show is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     from turnwire.cli.app import app
 
     try:

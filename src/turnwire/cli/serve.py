@@ -1,13 +1,14 @@
 """`turnwire serve`: settings, data folder, key and model, then the server, and its start-up lines when it listens."""
 
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from turnwire import observe
-from turnwire.cli.choice import choose_model
 from turnwire.cli.startup import AccessKey, startup_lines
 from turnwire.datadir import DataDir
 from turnwire.settings import Address, Settings, read_settings, unknown_variables
@@ -22,6 +23,22 @@ def serve(config: Path | None, **flags: object) -> int:
         SettingsError: a setting is wrong.
         StartRefused: the data folder or the port can't be had.
     """
+    # The server has its own way to stop. Asked while it is not up yet, it stops where it is, and as asked.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _serve(config, flags)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _interrupt(*_: object) -> None:
+    """As Ctrl-C: asyncio ends its task for that, where an exception out of nowhere would leave it half done."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell does to commands in the background
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
+
+
+def _serve(config: Path | None, flags: dict[str, object]) -> int:
     settings, origins = read_settings(config, **flags)
     chosen = settings.api_key.get_secret_value() if settings.api_key else None
     observe.configure(
@@ -33,6 +50,9 @@ def serve(config: Path | None, **flags: object) -> int:
 
     with DataDir.open(settings.data_dir) as data:
         key = _key(data, chosen, origins)
+        # It imports the agent library, in seconds: a refusal of the folder must not wait for that.
+        from turnwire.cli.choice import choose_model
+
         choice = choose_model(settings, origins)
         settings = settings.model_copy(update={"model": choice.spec})
 
@@ -75,4 +95,6 @@ def _print_all(lines: list[str]) -> None:
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
     except OSError:
+        # Python would write the rest when it ends, and fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         observe.logger("turnwire.cli.serve").warning("the start-up lines could not be printed")

@@ -110,7 +110,7 @@ def _prepare(db: sqlite3.Connection, path: Path, synchronous: Synchronous, migra
     migrate(db, migrations)
     # What the last run left in the write-ahead log goes into the file: then its size tells whether it is whole.
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    _check_size(path)
+    _check_size_of_open(db, path)
     check_newest(db)
     _sync_folder(path.parent)
 
@@ -159,7 +159,24 @@ def _check_version(db: sqlite3.Connection, path: Path, ours: int) -> bool:
     return bool(tables)
 
 
+def _check_size_of_open(db: sqlite3.Connection, path: Path) -> None:
+    """As `_check_size`, of a file that this process has open, and so by its name alone: closing another descriptor of
+    it would let go of the locks by which SQLite shows that this process uses the database (POSIX locks are like that).
+    Whichever program opened and closed the database next would take itself for the last one and remove the write-ahead
+    log, and what this process wrote after that would be in a file without a name."""
+    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    size = path.stat().st_size
+    wal = path.with_name(path.name + "-wal")
+    # Somebody else may be writing: then the rest is in the log.
+    if size < pages * page_bytes and not (wal.exists() and wal.stat().st_size):
+        raise StoreRefused(
+            f"The database {path} is cut off: {size} bytes where there should be {pages * page_bytes}: {_DAMAGED}."
+        )
+
+
 def _check_size(path: Path) -> None:
+    """Only while this process has no connection to the file; see `_check_size_of_open`."""
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
         size = os.fstat(file.fileno()).st_size

@@ -1,0 +1,105 @@
+"""The program as a whole: how it starts, what it says when it is used wrongly, what it prints where."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from turnwire import __version__
+from turnwire.cli.reference import settings_markdown
+
+if TYPE_CHECKING:
+    from cli.conftest import Program
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("pydantic_ai", "fastapi", "uvicorn", "openai", "anthropic", "structlog", "aiohttp", "turnwire.server")
+IMPORTED = f"""
+import sys
+from turnwire.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+print(*[name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["version"], ["keys", "show"], ["keys", "list"], ["settings"]])
+def test_a_command_imports_only_what_it_needs(words: list[str], turnwire: "Program") -> None:
+    turnwire("keys", "create", "one")
+    turnwire.data.joinpath("key").write_text("a-key")
+
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *words], capture_output=True, text=True, env=turnwire.env, check=True
+    )
+
+    assert done.stdout
+    assert done.stderr.strip() == ""
+
+
+def test_help_and_version_are_results(turnwire: "Program") -> None:
+    assert "serve" in turnwire("--help").out
+    assert turnwire("version").out == turnwire("--version").out == f"turnwire {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["keys"], ["fly"], ["serve", "--port", "http"], ["serve", "--colour"], ["keys", "create"]],
+)
+def test_wrong_usage_is_told_on_stderr_with_exit_code_2(words: list[str], turnwire: "Program") -> None:
+    ran = turnwire(*words, code=2)
+
+    assert ran.out == ""
+    assert "Usage: turnwire" in ran.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["serve"], ["keys", "show"], ["keys", "list"], ["keys", "create", "x"], ["models"], ["settings"]],
+)
+def test_a_bad_setting_is_one_sentence_with_exit_code_2(words: list[str], turnwire: "Program") -> None:
+    sentence = turnwire.fails(*words, code=2, TURNWIRE_PORT="-1")
+
+    assert sentence == (
+        "TURNWIRE_PORT in the environment: '-1' is not allowed, it should be greater than or equal to 0."
+    )
+
+
+def test_a_missing_part_of_the_server_is_one_sentence(turnwire: "Program") -> None:
+    hidden = "import sys; sys.modules['pydantic_settings'] = None; from turnwire.cli import main; main()"
+
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, "settings"], capture_output=True, text=True, env=turnwire.env, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "turnwire: This command needs the server's parts (pydantic_settings is missing): "
+        "pip install 'turnwire[server]'.\n"
+    )
+
+
+def test_settings_show_each_value_and_its_origin_but_no_secret(turnwire: "Program", tmp_path: Path) -> None:
+    file = tmp_path / "t.toml"
+    file.write_text("turns_max = 7\n")
+
+    out = turnwire("settings", "--config", str(file), TURNWIRE_API_KEY="a-chosen-key", TURNWIRE_PORT="1").out
+
+    lines = out.splitlines()
+    assert f"turns_max = 7  # turns_max in {file}" in lines
+    assert "port = 1  # TURNWIRE_PORT in the environment" in lines
+    assert "host = 127.0.0.1  # default" in lines
+    assert "api_key = (hidden)  # TURNWIRE_API_KEY in the environment" in lines
+    assert "a-chosen-key" not in out
+
+
+def test_the_reference_of_settings_is_current() -> None:
+    assert (ROOT / "docs" / "settings.md").read_text() == settings_markdown(), "run: turnwire settings --markdown"
+
+
+def test_the_packaged_lock_file_is_that_of_the_repository() -> None:
+    packaged = ROOT / "src" / "turnwire" / "cli" / "local.lock"
+
+    assert packaged.read_bytes() == (ROOT / "requirements" / "local.lock").read_bytes()

@@ -1,0 +1,212 @@
+"""`turnwire serve`: its start-up lines, which work when pasted, and its refusals."""
+
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from turnwire.cli.startup import AccessKey, startup_lines, warnings
+from turnwire.datadir import DataDir
+from turnwire.settings import Address, Settings
+
+if TYPE_CHECKING:
+    from cli.conftest import Program, Server
+
+LOCAL = Address("127.0.0.1", 8080)
+
+
+def paste(lines: list[str], env: dict[str, str]) -> str:
+    """What a plain sh prints when the lines to paste are pasted."""
+    pasted = [line for line in lines if line.startswith(("export ", "session=", "curl "))]
+    assert len(pasted) == 3
+    done = subprocess.run(
+        ["sh"], input="\n".join(pasted), capture_output=True, text=True, timeout=60, env=env, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.tool("curl")
+def test_the_lines_to_paste_work_in_a_plain_shell(turnwire: "Program", start: "Callable[..., Server]") -> None:
+    server = start("--data-dir", str(turnwire.data / "it's a $HOME folder"))
+
+    stream = paste(server.lines, turnwire.env)
+
+    assert stream.startswith("event: message.created\ndata: {")
+    assert "event: message.completed\n" in stream
+    assert server.stop() == 0
+
+
+@pytest.mark.tool("curl")
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_a_chosen_key_is_never_printed_and_none_is_made(
+    where: str, turnwire: "Program", start: "Callable[..., Server]", tmp_path: Path
+) -> None:
+    config = tmp_path / "a folder" / "t.toml"
+    config.parent.mkdir()
+    config.write_text('api_key = "a-chosen-key"\n')
+    env = {"TURNWIRE_API_KEY": "a-chosen-key"} if where == "environment" else {}
+
+    server = start(*(["--config", str(config)] if where == "file" else []), **env)
+
+    assert "a-chosen-key" not in "".join(server.lines)
+    assert not (turnwire.data / "key").exists()
+    assert "event: message.completed\n" in paste(server.lines, turnwire.env | env)
+
+
+def test_the_start_up_lines_name_address_folder_model_key_and_docs(
+    turnwire: "Program", start: "Callable[..., Server]"
+) -> None:
+    server = start()
+
+    facts = dict(line.split(maxsplit=1) for line in server.lines if line.startswith("  "))
+    assert facts == {
+        "address": server.url,
+        "data": str(turnwire.data),
+        "model": "demo. It is named by --model.",
+        "key": f"in {turnwire.data}/key, made just now",
+        "docs": f"{server.url}/docs",
+    }
+    assert f'export POKEE_API={server.url} POKEE_KEY="$(cat {turnwire.data}/key)"' in server.lines
+    assert turnwire("keys", "show").out.strip() not in "".join(server.lines)
+
+
+def test_on_a_terminal_the_key_is_shown(turnwire: "Program") -> None:
+    from cli.conftest import PROGRAM
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, "serve", "--port", "0", "--model", "demo"],
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        env=turnwire.env,
+    )
+    os.close(theirs)
+    try:
+        printed = b""
+        while b"curl -N" not in printed:
+            printed += os.read(ours, 4096)
+    finally:
+        process.terminate()
+        process.wait(30)
+        os.close(ours)
+
+    key = turnwire("keys", "show").out.strip()
+    assert re.search(rf"\nexport POKEE_API=http://127\.0\.0\.1:\d+ POKEE_KEY={key}\r?\n", printed.decode())
+
+
+def test_a_second_server_on_the_folder_is_refused(turnwire: "Program", start: "Callable[..., Server]") -> None:
+    server = start()
+
+    sentence = turnwire.fails("serve", "--port", "0", "--model", "demo", code=1)
+
+    assert f"in use by another server (pid {server.process.pid})" in sentence
+
+
+def test_a_port_that_is_taken_is_refused(turnwire: "Program") -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        sentence = turnwire.fails("serve", "--port", str(port), "--model", "demo", code=1)
+
+    assert f"127.0.0.1:{port}" in sentence and "--port" in sentence
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--model", "bogus"], 2, "--model: The model 'bogus' is unknown."),
+        (["--model", "scripted:none.yaml"], 1, "none.yaml"),
+        (["--model", "local:none.gguf"], 1, "none.gguf"),
+        (["--database-url", "postgres://h/d"], 2, "--database-url: this version has the embedded store only"),
+        (["--data-dir", "/proc/turnwire"], 1, "The data folder /proc/turnwire can't be used"),
+        (["--config", "/none.toml"], 2, "The settings file /none.toml can't be read"),
+        (["--host", "no.such.host.invalid"], 1, "no.such.host.invalid"),
+    ],
+)
+def test_what_can_not_be_is_one_sentence(words: list[str], code: int, said: str, turnwire: "Program") -> None:
+    assert said in turnwire.fails("serve", "--port", "0", "--model", "demo", *words, code=code)
+
+
+def test_a_variable_that_nobody_knows_is_a_warning(turnwire: "Program", start: "Callable[..., Server]") -> None:
+    server = start(TURNWIRE_WHATEVER="1", TURNWIRE_LOG_FORMAT="json")
+    server.process.terminate()
+    _, err = server.process.communicate(timeout=30)
+
+    assert '"variable": "TURNWIRE_WHATEVER"' in err
+
+
+def test_without_work_it_stops_at_once(start: "Callable[..., Server]") -> None:
+    server = start()
+    begin = time.monotonic()
+
+    assert server.stop() == 0
+    assert time.monotonic() - begin < 6
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_before_it_is_up_it_stops_as_asked(how: signal.Signals, turnwire: "Program") -> None:
+    from cli.conftest import PROGRAM
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        # The server asks this one for its models, and waits seconds for an answer.
+        env = turnwire.env | {"OPENAI_BASE_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        process = subprocess.Popen(
+            [PROGRAM, "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+        )
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(how)
+            out, err = process.communicate(timeout=30)
+
+    assert (process.returncode, out) == (0, "")
+    assert "Traceback" not in err
+
+
+def test_that_nobody_reads_the_start_up_lines_stops_no_server(turnwire: "Program") -> None:
+    from cli.conftest import PROGRAM
+
+    words = [PROGRAM, "serve", "--port", "0", "--model", "demo"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=turnwire.env)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    for line in process.stderr:
+        if "start-up lines could not be printed" in line:
+            break
+    time.sleep(0.2)
+    assert process.poll() is None
+
+    process.terminate()
+    assert process.wait(30) == 0
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "address", "said"),
+    [
+        (Settings(sqlite_synchronous="NORMAL"), LOCAL, "SQLITE_SYNCHRONOUS=NORMAL"),
+        (Settings(), Address("0.0.0.0", 80), "0.0.0.0 without TLS"),
+        (Settings(), Address("example.org", 80), "example.org without TLS"),
+        (Settings(cors_origins=["*"]), LOCAL, "any web page"),
+        (Settings(trusted_proxies=["*"]), LOCAL, "any caller"),
+    ],
+)
+def test_what_an_operator_should_know_is_a_warning(settings: Settings, address: Address, said: str) -> None:
+    (warning,) = warnings(settings, address)
+
+    assert said in warning
+    lines = startup_lines(settings, address, DataDir(Path("/d")), AccessKey("k", "key file"), why="", terminal=False)
+    assert f"  warning  {warning}" in lines
+
+
+@pytest.mark.parametrize("address", [LOCAL, Address("::1", 1), Address("localhost", 1), Address("127.0.0.9", 1)])
+def test_the_defaults_warn_of_nothing(address: Address) -> None:
+    assert warnings(Settings(), address) == []
