@@ -205,9 +205,9 @@ class LocalModel(Model):
         """Close the connections to a process that is gone."""
         inner, self._inner = self._inner, None
         if inner is not None:
-            # Leaving a model that nobody else has entered closes what it holds.
-            async with inner[1]:
-                pass
+            aclose = getattr(inner[1], "aclose", None)
+            if aclose is not None:
+                await aclose()
 
 
 def usual_threads() -> int:
