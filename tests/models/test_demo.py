@@ -1,4 +1,6 @@
+import re
 import time
+from pathlib import Path
 
 import pytest
 from pydantic_ai import Agent
@@ -247,3 +249,21 @@ async def test_parts_of_a_message_that_are_no_text_are_named():
     _, response = await read(MODEL, [ModelRequest(parts=[prompt])])
 
     assert response.text == "seen[binary]"
+
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "demo.md").read_text()
+
+
+def test_the_guide_names_every_command():
+    for command in COMMANDS.values():
+        assert f"| `{command.usage}` |".replace("before|after", "before\\|after") in GUIDE
+
+
+async def test_the_guides_example_does_what_the_guide_says():
+    example = re.search(r"```text\n(.*?)```", GUIDE, re.DOTALL)
+
+    first, second, last = await play(MODEL, example[1])
+
+    assert [part.part_kind for part in first.parts] == ["thinking", "text", "tool-call", "tool-call"]
+    assert [part.part_kind for part in second.parts] == ["text", "tool-call"]
+    assert last.text.startswith("write_file answered")

@@ -122,8 +122,9 @@ class LocalModel(Model):
         await self._process.running()
 
     async def aclose(self) -> None:
-        """End its process. Idempotent."""
+        """End its process and close the connections to it. Idempotent."""
         await self._process.aclose()
+        await self._drop_inner()
 
     async def pid(self) -> int:
         """The process that runs, started if need be."""
@@ -196,8 +197,17 @@ class LocalModel(Model):
         except ModelUnavailable as error:
             raise ModelAPIError(self._name, str(error)) from error
         if self._inner is None or self._inner[0] != running:
+            await self._drop_inner()
             self._inner = (running, self._openai_chat("local", running.base_url, running.api_key))
         return self._inner[1]
+
+    async def _drop_inner(self) -> None:
+        """Close the connections to a process that is gone."""
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            aclose = getattr(inner[1], "aclose", None)
+            if aclose is not None:
+                await aclose()
 
 
 def usual_threads() -> int:

@@ -42,7 +42,7 @@ from turnwire.models.thinking import ThinkingLevel, thinking_settings, thinks
 
 # The engine retries a step, and says so in the log; a second retry below it would only multiply the waiting.
 NO_RETRIES = ModelSettings(max_retries=0)
-# Callers choose names; an old model is dropped, its provider's connections stay.
+# Callers choose names. A model that is dropped may still be in use; its connections end when nobody holds it.
 MODELS_KEPT = 256
 # Servers that need no key get this one: the SDK wants something.
 NO_KEY = "none"
@@ -50,8 +50,8 @@ SDKS: dict[Provider, tuple[str, ...]] = {
     "anthropic": ("pydantic_ai.models.anthropic", "pydantic_ai.providers.anthropic"),
     "google": ("pydantic_ai.models.google", "pydantic_ai.providers.google"),
     "openai": ("pydantic_ai.models.openai", "pydantic_ai.providers.openai"),
+    **dict.fromkeys(("openai-chat", "ollama", "vllm", "local", "local-file"), ("turnwire.models.openai_chat",)),
 }
-SPEAK_OPENAI: tuple[Provider, ...] = ("openai-chat", "ollama", "vllm", "local", "local-file")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -112,7 +112,7 @@ class Models:
     async def preload(self, spec: str | None = None) -> None:
         """Import what the model needs and, if it is a local one, start it. Raises what `resolve` does."""
         understood = self.default if spec is None else parse_spec(spec)
-        for module in SDKS.get("openai" if understood.provider in SPEAK_OPENAI else understood.provider, ()):
+        for module in SDKS.get(understood.provider, ()):
             # In a thread, so that a server that is already up goes on serving meanwhile.
             await asyncio.to_thread(importlib.import_module, module)
         model = self.resolve(spec)
@@ -215,7 +215,7 @@ class Models:
                 key, url = key_of("openai-chat", self._env), openai_base_url(self._env)
                 if key is None and url is None:
                     raise missing_key("openai-chat")
-                return openai_chat(spec.name, url or OPENAI_URL, key)
+                return openai_chat(spec.name, url or OPENAI_URL, key, "openai-compatible" if url else "openai")
             case "anthropic" | "openai" | "google":
                 return self._of_vendor(spec)
 
@@ -260,7 +260,7 @@ class Models:
         return GoogleProvider(api_key=key)
 
 
-def openai_chat(name: str, base_url: str, api_key: str | None, provider: str = "openai") -> Model:
+def openai_chat(name: str, base_url: str, api_key: str | None, provider: str = "openai-compatible") -> Model:
     """A model on a server that speaks OpenAI's chat completions, read by our own reader."""
     from turnwire.models.openai_chat import OpenAIChatFast
 
