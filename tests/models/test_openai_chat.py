@@ -458,9 +458,7 @@ async def test_nearly_all_chunks_are_plain(
 
 
 async def test_the_pieces_of_a_call_are_plain(handed: list[bytes]) -> None:
-    outcome = await read(
-        Answer.of(ToolCall("write", ['{"text":"', *["<a> \\n"] * 200, '"}'])), provider="vllm"
-    )
+    outcome = await read(Answer.of(ToolCall("write", ['{"text":"', *["<a> \\n"] * 200, '"}'])), provider="vllm")
 
     assert len(outcome.parts[0][2]) > 1000
     assert len(handed) <= FEW

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import signal
 import sqlite3
 import subprocess
@@ -299,35 +298,52 @@ def _set_page_limit(db: sqlite3.Connection, pages: int) -> int:
     return before
 
 
-async def test_a_file_system_without_room_refuses_and_then_works_again(clock: TurnableClock) -> None:
-    mount = Path("/dev/shm")
-    if os.geteuid() != 0 or not mount.is_dir():
-        pytest.skip("needs root, to mount a small file system")
-    folder = mount / f"turnwire-full-{os.getpid()}"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True).returncode:
-        folder.rmdir()
-        pytest.skip("mounting is not allowed here")
+_FULL_DISK = """
+import asyncio, pathlib, sys
+from turnwire.seams.store import Appended, StoreUnavailable
+from turnwire.stores.sqlite import SQLiteStore
+from turnwire.testing.clock import TurnableClock
+from turnwire.testing.store_cases import an_append, appended, begin, make_session, write
+
+async def main():
+    folder, failures = pathlib.Path(sys.argv[1]), []
+    store = await SQLiteStore.open(folder / "turnwire.db", on_fatal=failures.append)
+    clock = TurnableClock()
+    turn = await begin(store, await make_session(store, clock))
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    seq = 1
+    while (result := await appended(store, an_append(turn, seq, frames=b"x" * 9_000))) is Appended.WRITTEN:
+        seq += 1
+    assert isinstance(result, StoreUnavailable), result
+    assert (await store.read_events(turn.id, 0, bytes_max=1)).last_seq == seq - 1
     try:
-        async with opened(folder / "turnwire.db", clock=clock) as store:
-            turn = await begin(store, await make_session(store, clock))
-            ballast = folder / "ballast"
-            with ballast.open("wb", buffering=0) as file:
-                try:
-                    while True:
-                        file.write(b"\0" * 4096)
-                except OSError:
-                    pass
-            seq = 1
-            while (result := await appended(store, an_append(turn, seq, frames=b"x" * 9_000))) is Appended.WRITTEN:
-                seq += 1
-            assert isinstance(result, StoreUnavailable), result
-            ballast.unlink()
-            await write(store, turn, seq)
-            assert (await store.read_events(turn.id, seq, bytes_max=1)).last_seq == seq
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-        folder.rmdir()
+        await make_session(store, clock, instructions="x" * 9_000)
+        raise AssertionError("the disk is full")
+    except StoreUnavailable:
+        pass
+    ballast.unlink()
+    await write(store, turn, seq)
+    assert (await store.read_events(turn.id, seq, bytes_max=1)).last_seq == seq
+    assert failures == []
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.tool("unshare")
+def test_a_file_system_without_room_refuses_and_then_works_again(tmp_path: Path) -> None:
+    script = f'mount -t tmpfs -o size=1m tmpfs "$1" && exec {sys.executable} -c "$2" "$1"'
+    command = ["unshare", "-Urm", "sh", "-c", script, "sh", str(tmp_path), _FULL_DISK]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert process.returncode == 0, process.stderr
 
 
 async def test_an_io_error_stops_everything(path: Path, clock: TurnableClock) -> None:
