@@ -146,7 +146,7 @@ async def test_an_operation_that_fails_half_way_leaves_nothing(path: Path, clock
         turn = await begin(store, await make_session(store, clock))
         before = store.commits
         outcomes = await asyncio.gather(
-            handed_in(store, an_append(turn, 1)),
+            appended(store, an_append(turn, 1)),
             store._write(half),
             make_session(store, clock),
             return_exceptions=True,
