@@ -6,6 +6,7 @@ environment says `CI=true` nothing may be missing: there a skip, for whatever re
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +23,12 @@ def _on_path(*names: str) -> Callable[[], bool]:
     return lambda: any(shutil.which(name) for name in names)
 
 
+def _can_unshare() -> bool:
+    """A mount namespace of one's own: root in it, nothing outside."""
+    command = ["unshare", "-Urm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
 # What a test may ask for: how to see that it is there, and how to get it.
 TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "node": (_on_path("node"), "install Node.js 18 or newer"),
@@ -29,6 +36,7 @@ TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "curl": (_on_path("curl"), "install curl"),
     "chromium": (_on_path(*CHROMIUM_NAMES), "install Chromium"),
     "uv": (_on_path("uv"), "install uv"),
+    "unshare": (_can_unshare, "install util-linux, and allow user namespaces"),
 }
 
 

@@ -925,6 +925,30 @@ async def neighbours_in_a_group_do_not_hurt_each_other(store: Store, clock: Turn
 
 
 @_case
+async def every_fence_holds_in_a_group(store: Store, clock: TurnableClock) -> None:
+    turns = [await begin(store, await make_session(store, clock)) for _ in range(8)]
+    for turn in turns:
+        await write(store, turn, 1, 2)
+    await end(store, turns[4], 3)
+    wrong = [
+        an_append(turns[0], 3, epoch=2),
+        an_append(turns[1], 3, epoch=0),
+        an_append(turns[2], 4),
+        an_append(turns[3], 9, ending=COMPLETED),
+        an_append(turns[4], 4),
+        an_append(turns[5], 3, turn_id=new_response_id()),
+    ]
+    right = [an_append(turn, 3, 3) for turn in turns[6:]]
+
+    results = await asyncio.gather(*(handed_in(store, append) for append in (right[0], *wrong, right[1])))
+    assert results == [Appended.WRITTEN, *[Appended.FENCED] * 6, Appended.WRITTEN]
+    for turn, last_seq in zip(turns, (2, 2, 2, 2, 3, 2, 5, 5), strict=True):
+        page = await store.read_events(turn.id, 0, bytes_max=1_000_000)
+        assert page.last_seq == last_seq
+        assert len(frames_of(page)) == last_seq + 1
+
+
+@_case
 async def two_writers_of_one_turn_are_told_apart(store: Store, clock: TurnableClock) -> None:
     turn = await begin(store, await make_session(store, clock))
     (taken,) = await store.take_over("server-2", lease_s=LEASE_S, everything=True)

@@ -31,10 +31,9 @@ LOCK_WARNING_S = 10.0
 RETRY_AFTER_S = 5
 """What callers are told to wait when the disk is full."""
 
-WAL_CHECK_COMMITS = 64
 WAL_BYTES_MAX = 32 * 1024 * 1024
 """SQLite begins the write-ahead log anew only at a moment without readers, which may not come under load: past this
-size, looked at every so many commits, the writer waits for one."""
+size the writer waits for one. When none comes, it tries again after as many bytes more."""
 
 _FATAL = {
     sqlite3.SQLITE_IOERR,
@@ -79,6 +78,7 @@ class Writer:
         self._db = db
         self._path = path
         self._wal = path.with_name(path.name + "-wal")
+        self._wal_bytes_max = WAL_BYTES_MAX
         self._clock = clock
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
@@ -202,8 +202,7 @@ class Writer:
                 except Exception as exc:
                     group.error = self._judge(exc, group)
                 self._loop.call_soon_threadsafe(self._finished, group)
-                if self.commits % WAL_CHECK_COMMITS == 0:
-                    self._bound_wal()
+                self._bound_wal()
         except RuntimeError:
             # The loop was closed under the store: what was handed in is committed or not, nobody is there to be told.
             logger.warning("The event loop was closed before the store.")
@@ -299,13 +298,17 @@ class Writer:
 
     def _bound_wal(self) -> None:
         try:
-            if self._wal.stat().st_size > WAL_BYTES_MAX:
-                (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                if busy:
-                    logger.warning("A reader holds %s: the write-ahead log can't be begun anew yet.", self._path)
+            size = self._wal.stat().st_size
+            if size <= self._wal_bytes_max:
+                return
+            (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except (OSError, sqlite3.Error) as exc:
             # The next commit meets the same trouble, if it lasts, and answers for it.
             logger.warning("The write-ahead log of %s could not be looked after: %s", self._path, exc)
+            return
+        self._wal_bytes_max = size + WAL_BYTES_MAX if busy else WAL_BYTES_MAX
+        if busy:
+            logger.warning("A reader holds %s: its write-ahead log has grown to %d bytes.", self._path, size)
 
 
 def primary_code(exc: BaseException) -> int:
