@@ -207,17 +207,21 @@ class Agent:
         usage = self._recorder.usage + _usage_of(response.usage, len(calls))
         self._history.add(entry)
         entries = [entry]
+        refusals = {call.id: refusal for call in calls if (refusal := self._runner.refusal(call)) is not None}
+        asked, requests = self._requests([call for call in calls if call.id not in refusals])
+        events += asked
         for call in calls:
-            refusal = self._runner.refusal(call)
-            if refusal is not None:
-                events.append(ToolResult(call.id, refusal.content, is_error=True))
-                entries.append(self._answer(call, refusal))
-        self._recorder.record(events, history=entries, usage=usage)
+            if call.id in refusals:
+                events.append(ToolResult(call.id, refusals[call.id].content, is_error=True))
+                entries.append(self._answer(call, refusals[call.id]))
+        self._recorder.record(events, history=entries, usage=usage, requests=requests)
 
     # Tool calls.
 
     async def _run_calls(self, calls: list[Call]) -> None:
-        self._request_calls(calls)
+        asked, requests = self._requests(calls)
+        if asked:  # none but after a recovery: they were asked with the response
+            self._recorder.record(asked, requests=requests)
         await self._recorder.durable()
         if in_turn(calls, self._parts.tools):
             for call in calls:
@@ -227,8 +231,8 @@ class Agent:
                 for call in calls:
                     group.create_task(self._run_call(call))
 
-    def _request_calls(self, calls: list[Call]) -> None:
-        """Ask the caller about those calls that are its to run or to allow, and that it was not asked about yet."""
+    def _requests(self, calls: list[Call]) -> tuple[list[Event], list[CallRequest]]:
+        """What asks the caller about those calls that are its to run or to allow, and that it was not asked yet."""
         grammar = self._recorder.grammar
         deadline = self._parts.asking.deadline()
         events: list[Event] = []
@@ -238,8 +242,7 @@ class Agent:
             if kind is not None and call.id not in grammar.requested and call.id not in grammar.answered:
                 events.append(ToolCallRequested(call.id, call.part.tool_name, call.input or {}, kind, deadline))
                 requests.append(CallRequest(call.id, kind, deadline))
-        if events:
-            self._recorder.record(events, requests=requests)
+        return events, requests
 
     async def _run_call(self, call: Call) -> None:
         """Durable point (b): the result and the return that the model is given, in one transaction."""
