@@ -4,8 +4,12 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from cli.conftest import Program, Server
+
+pytestmark = pytest.mark.slow
 
 
 def findings(out: str) -> dict[str, tuple[str, str]]:

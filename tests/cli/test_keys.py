@@ -115,6 +115,7 @@ def test_show_prints_the_key_in_force(turnwire: "Program") -> None:
     assert turnwire("keys", "show", TURNWIRE_API_KEY="a chosen one").out == "a chosen one\n"
 
 
+@pytest.mark.slow
 def test_a_running_server_takes_a_new_key_and_refuses_a_revoked_one(
     turnwire: "Program", start: "Callable[..., Server]"
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_running_server_takes_a_new_key_and_refuses_a_revoked_one(
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_revoking_the_generated_key_makes_the_next_start_generate_another(
     turnwire: "Program", start: "Callable[..., Server]"
 ) -> None:

@@ -5,8 +5,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from cli.conftest import Program
+
+pytestmark = pytest.mark.slow
 
 # Whatever is installed where the tests run, the command is told what is missing.
 MISSING = """

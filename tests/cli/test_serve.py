@@ -20,6 +20,8 @@ from turnwire.settings import Address, Settings
 if TYPE_CHECKING:
     from cli.conftest import Program, Server
 
+pytestmark = pytest.mark.slow
+
 LOCAL = Address("127.0.0.1", 8080)
 
 
