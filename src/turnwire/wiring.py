@@ -40,6 +40,10 @@ from turnwire.workspaces.directory import DirectoryWorkspaces
 log = structlog.get_logger(__name__)
 
 
+DATA_FOLDER_KEY = "data folder"
+"""The name of the key that is made at the first start."""
+
+
 class Address(NamedTuple):
     """Where the server listens."""
 
@@ -141,10 +145,13 @@ async def _open_store(
 
 
 async def _keep_key(store: Store, key: str, clock: Clock) -> None:
-    """The key of the data folder is in the database too, hashed."""
+    """The key of the data folder is in the database too, hashed; one that stood there before works no more."""
     digest = key_digest(key)
+    for other in await store.list_keys():
+        if other.name == DATA_FOLDER_KEY and other.digest != digest:
+            await store.remove_key(other.digest)
     if await store.find_key(digest) is None:
-        await store.add_key(Key(digest, DEFAULT_TENANT, "data folder", clock.now()))
+        await store.add_key(Key(digest, DEFAULT_TENANT, DATA_FOLDER_KEY, clock.now()))
 
 
 def _services(settings: Settings, data: DataDir, store: Store, models: ResolvedModels, clock: Clock) -> Services:

@@ -167,7 +167,8 @@ class Grammar:
                 self.requested[id_] = event
             case ToolCallAnswered(id_, kind):
                 request = self.requested.get(id_)
-                _require(request is not None and request.kind == kind, f"no {kind} was asked for the call {id_}")
+                _require(request is not None, f"the call {id_} was not requested")
+                _require(request is None or request.kind == kind, f"the call {id_} was no request of the kind {kind}")
                 del self.requested[id_]
                 self.answered.add(id_)
             case MessageCreated(id_):
