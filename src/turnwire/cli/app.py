@@ -70,11 +70,14 @@ def doctor(
     model: Model = None,
     database_url: DatabaseUrl = None,
     config: Config = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Read the whole database, and check every event in it.")] = False,
 ) -> None:
     """Say what is there, what is missing, which model would be used, and what to do. 1: a server can't run."""
     from turnwire.cli.doctor import doctor
 
-    raise typer.Exit(doctor(config, host=host, port=port, data_dir=data_dir, model=model, database_url=database_url))
+    raise typer.Exit(
+        doctor(config, deep=deep, host=host, port=port, data_dir=data_dir, model=model, database_url=database_url)
+    )
 
 
 @app.command()

@@ -37,10 +37,10 @@ class Finding(NamedTuple):
     todo: str = ""
 
 
-def doctor(config: Path | None, **flags: object) -> int:
-    """Print all findings; 1 when one of them keeps a server from running."""
+def doctor(config: Path | None, *, deep: bool = False, **flags: object) -> int:
+    """Print all findings; 1 when one of them keeps a server from running. `deep`: read the whole database."""
     findings: list[Finding] = []
-    for finding in _examine(config, flags):
+    for finding in _examine(config, flags, deep):
         findings.append(finding)
         print(f"{finding.mark:8} {finding.what:15} {finding.text}", flush=True)
         if finding.todo:
@@ -51,7 +51,7 @@ def doctor(config: Path | None, **flags: object) -> int:
     return 1 if problems else 0
 
 
-def _examine(config: Path | None, flags: dict[str, object]) -> Iterator[Finding]:
+def _examine(config: Path | None, flags: dict[str, object], deep: bool) -> Iterator[Finding]:
     yield from _program()
     try:
         settings, origins = read_settings(config, **flags)
@@ -62,6 +62,8 @@ def _examine(config: Path | None, flags: dict[str, object]) -> Iterator[Finding]
     for name in unknown_variables():
         yield Finding("note", "settings", f"{name} in the environment is no setting of this version: it is ignored.")
     yield _data_folder(settings)
+    if deep:
+        yield from _database(settings)
     yield _port(settings)
     yield from _providers()
     yield from _model(settings, origins)
@@ -111,6 +113,25 @@ def _data_folder(settings: Settings) -> Finding:
     if database.exists():
         return Finding("ok", "data folder", f"{path}, database of {database.stat().st_size / 1e6:.1f} MB, {room}")
     return Finding("ok", "data folder", f"{path}, {'empty' if there == path else 'to be made'}, {room}")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    from turnwire.stores.sqlite.check import check_all
+
+    path = DataDir(settings.data_dir).database
+    if not path.exists():
+        yield Finding("note", "database", f"{path} is not there yet: nothing to check.")
+        return
+    todo = "stop the server, keep a copy of the data folder, and put back a backup."
+    try:
+        checked = check_all(path)
+    except sqlite3.Error as exc:
+        yield Finding("problem", "database", f"{path} can't be read: {exc}.", todo)
+        return
+    for fault in checked.faults:
+        yield Finding("problem", "database", fault, todo)
+    if not checked.faults:
+        yield Finding("ok", "database", f"{checked.turns} turns with {checked.events} events, all as they were written")
 
 
 def _port(settings: Settings) -> Finding:
