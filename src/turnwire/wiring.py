@@ -239,13 +239,14 @@ class _Models:
         self._models = models
         self._thinking: ThinkingLevel | None = thinking
 
-    def choose(self, spec: str | None) -> ChosenModel:
+    async def choose(self, spec: str | None) -> ChosenModel:
         models = self._models
         if spec is not None and not models.is_allowed(spec):
             raise InvalidRequest(
                 f"model: {spec!r} is none that this server can be asked for; GET /v1/models lists those that are."
             )
         try:
+            await models.import_sdk(spec)
             model = models.resolve(spec)
             can = models.capabilities(spec)
         except ModelError as exc:

@@ -8,9 +8,10 @@ read that was under way while the tail moved on can double nothing and skip noth
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 
-from turnwire.engine.limits import PAGE_BYTES_MAX, TAIL_BYTES_MAX
+from turnwire.engine.limits import PAGE_BYTES_MAX, REMOTE_POLL_S, TAIL_BYTES_MAX
 from turnwire.protocol.codec import number, skip_frames
 from turnwire.seams.store import Store
 
@@ -97,19 +98,23 @@ class Tail:
 
 
 class Follower:
-    """Follows one turn from `next_seq` on. `tail` is None when the turn does not run here: the log is all there is.
+    """Follows one turn from `next_seq` on, wherever it runs.
 
     Iterating gives bytes that are ready to be sent, or b"" when `nudge()` was called while nothing came; it ends
-    after the terminal event, or when the tail was cut off (`cut_off` tells).
+    after the terminal event, or when the turn's tail here was cut off (`cut_off` tells).
     """
 
-    def __init__(self, store: Store, turn_id: str, tail: Tail | None, next_seq: int, *, numbered: bool) -> None:
+    def __init__(
+        self, store: Store, turn_id: str, find_tail: Callable[[], Tail | None], next_seq: int, *, numbered: bool
+    ) -> None:
+        """`find_tail`: the turn's tail while it runs here, else None."""
         self.next_seq = next_seq
         self.numbered = numbered
         self.cut_off = False
         self._store = store
         self._turn_id = turn_id
-        self._tail = tail
+        self._find_tail = find_tail
+        self._log_ended = False
         self._waiter: asyncio.Future[None] | None = None
 
     def nudge(self) -> None:
@@ -117,44 +122,59 @@ class Follower:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        tail = self._tail
-        if tail is None:
-            async for data in self._read_log():
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        tail = self._find_tail()
+        while tail is None:
+            # It has ended, or it runs elsewhere: the log is all there is, and is looked at again and again.
+            async for data in self._read_log(None):
                 yield data
-            return
+            if self._log_ended:
+                return
+            await self._wait_for_others()
+            yield b""
+            tail = self._find_tail()
         while True:
             chunk = tail.find(self.next_seq)
             if chunk is not None:
                 yield self._take(chunk)
             elif self.next_seq <= tail.last_seq:
-                async for data in self._read_log(until=tail.last_seq):
+                async for data in self._read_log(tail.last_seq):
                     yield data
             elif tail.closed:
                 self.cut_off = not tail.ended
                 return
             else:
-                self._waiter = tail.wait()
-                try:
-                    await self._waiter
-                finally:
-                    tail.forget(self._waiter)
-                    self._waiter = None
+                await self._wait_for(tail)
                 if self.next_seq > tail.last_seq and not tail.closed:
                     yield b""
+
+    async def _wait_for(self, tail: Tail) -> None:
+        self._waiter = tail.wait()
+        try:
+            await self._waiter
+        finally:
+            tail.forget(self._waiter)
+            self._waiter = None
+
+    async def _wait_for_others(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REMOTE_POLL_S):
+                await self._waiter
+        self._waiter = None
 
     def _take(self, chunk: Chunk) -> bytes:
         data = chunk.render(self.next_seq, numbered=self.numbered)
         self.next_seq = chunk.last_seq + 1
         return data
 
-    async def _read_log(self, until: int | None = None) -> AsyncIterator[bytes]:
-        """Pages of the log up to what is there now, or to `until`."""
+    async def _read_log(self, until: int | None) -> AsyncGenerator[bytes]:
+        """Pages of the log up to `until`, or up to what is there now."""
         while True:
             page = await self._store.read_events(self._turn_id, self.next_seq, bytes_max=PAGE_BYTES_MAX)
+            self._log_ended = page.ended
             if page.segments and page.segments[-1].last_seq >= self.next_seq:
                 frames = b"".join([segment.frames for segment in page.segments])
                 yield self._take(Chunk(page.segments[0].first_seq, page.segments[-1].last_seq, frames))
             if self.next_seq > (page.last_seq if until is None else until):
-                self.cut_off = until is None and not page.ended
                 return

@@ -68,3 +68,7 @@ FUNCTION_DESCRIPTION_BYTES_MAX = 16 * 1024
 
 ANSWERS_POLL_S = 1.0
 """Seconds after which a turn that waits looks by itself for answers: how late one that another server took may be."""
+
+REMOTE_POLL_S = 0.5
+"""Seconds after which the log of a turn that runs on another server is looked at again: how late its events may be
+here."""

@@ -60,19 +60,23 @@ class Recorder:
         requests: Iterable[CallRequest] = (),
     ) -> None:
         """Take events, and what must become durable in the same transaction. Returns before they are durable."""
-        grammar, transcript = self.grammar, self.transcript
-        waiting = len(grammar.requested)
-        for event in events:
-            grammar.check(event)
-            transcript.add(event)
+        waiting = len(self.grammar.requested)
         batch = self._pending
-        batch.add(encode_frames(events), len(events))
+        taken = 0
+        try:
+            for event in events:
+                self.grammar.check(event)
+                self.transcript.add(event)
+                taken += 1
+        finally:
+            # All, but where a bug made one of them impossible: what the grammar has seen is what is written.
+            batch.add(encode_frames(events[:taken]), taken)
         batch.history.extend(history)
         if usage is not None:
             self.usage = batch.usage = usage
         batch.requests.extend(requests)
-        if len(grammar.requested) != waiting:
-            batch.pending_calls = len(grammar.requested)
+        if len(self.grammar.requested) != waiting:
+            batch.pending_calls = len(self.grammar.requested)
         if self._in_flight is None:
             self._hand_in()
 

@@ -23,7 +23,7 @@ class Sessions:
     async def create(self, tenant: str, *, model: str | None, **fields: Any) -> Session:
         """A new session. `fields`: those of `Session` that its caller sets."""
         if model is not None:
-            self._models.choose(model)
+            await self._models.choose(model)
         own = await self._turns.server_tools()
         read_functions(fields.get("tools", []), own)
         for name in fields.get("approvals", []):
@@ -36,7 +36,7 @@ class Sessions:
 
     async def update(self, tenant: str, session_id: str, changes: SessionChanges) -> Session:
         if isinstance(changes.model, str):
-            self._models.choose(changes.model)
+            await self._models.choose(changes.model)
         return await self._store.update_session(tenant, session_id, changes)
 
     async def delete(self, tenant: str, session_id: str) -> None:

@@ -110,9 +110,12 @@ class Supervisor:
 
     def follow(self, turn_id: str, next_seq: int, *, numbered: bool) -> Follower:
         """A follower of a turn, running here or not, from the event `next_seq` on."""
-        running = self._running.get(turn_id)
-        tail = None if running is None else running.tail
-        return Follower(self._store, turn_id, tail, next_seq, numbered=numbered)
+
+        def find_tail() -> Tail | None:
+            running = self._running.get(turn_id)
+            return None if running is None else running.tail
+
+        return Follower(self._store, turn_id, find_tail, next_seq, numbered=numbered)
 
     async def drain(self, grace_s: float) -> list[str]:
         """Let running turns end for a grace time, then leave those that have not: their ids."""
@@ -174,7 +177,11 @@ class Supervisor:
         running.ending = True
         try:
             await running.load_history()
-            events, entries = _closing(running, terminal)
+        except Exception:
+            # The turn ends all the same: its session must be free again.
+            log.exception("history_unreadable", response_id=terminal.id)
+        events, entries = _closing(running, terminal)
+        try:
             running.recorder.record(events)
             await running.recorder.end(terminal, entries)
             log.info("turn_ended", response_id=terminal.id, ending=terminal.type)

@@ -109,7 +109,7 @@ class Turns:
                 "The server is about to stop: try again in a moment.", retry_after_s=RETRY_AFTER_DRAINING_S
             )
         session = await self._store.get_session(tenant, session_id)
-        chosen = self._models.choose(message.model or session.model)
+        chosen = await self._models.choose(message.model or session.model)
         for part in message.parts:
             _check_part(part, chosen)
         with self._places.reserved(tenant):
@@ -156,7 +156,7 @@ class Turns:
                     "send the message again."
                 )
             try:
-                chosen = self._models.choose(turn.model or session.model)
+                chosen = await self._models.choose(turn.model or session.model)
             except InvalidRequest as exc:
                 raise TurnFailed(exc.message) from exc
             parts = await self._parts(running, session, chosen)
@@ -191,7 +191,7 @@ class Turns:
 
     async def server_tools(self) -> list[str]:
         """Names of the server's own tools."""
-        nobody = tool_run_context(ToolContext("", "", cast(Workspace, None)), self._models.choose(None).model)
+        nobody = tool_run_context(ToolContext("", "", cast(Workspace, None)), (await await self._models.choose(None)).model)
         return list(await self._toolset.get_tools(nobody))
 
     # Calls that wait for their caller

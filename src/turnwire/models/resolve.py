@@ -7,6 +7,7 @@ and ends the local processes. SDKs are imported with the first model of their pr
 import asyncio
 import importlib
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,16 +110,20 @@ class Models:
                 self._models.popitem(last=False)
         return model
 
-    async def preload(self, spec: str | None = None) -> None:
-        """Import what the model needs and, if it is a local one, start it. Raises what `resolve` does."""
+    async def import_sdk(self, spec: str | None = None) -> None:
+        """Import what the model's provider needs, in a thread: a server goes on serving meanwhile."""
         understood = self.default if spec is None else parse_spec(spec)
         for module in SDKS.get(understood.provider, ()):
-            # In a thread, so that a server that is already up goes on serving meanwhile.
-            await asyncio.to_thread(importlib.import_module, module)
+            if module not in sys.modules:
+                await asyncio.to_thread(importlib.import_module, module)
+
+    async def preload(self, spec: str | None = None) -> None:
+        """Import what the model needs and, if it is a local one, start it. Raises what `resolve` does."""
+        await self.import_sdk(spec)
         model = self.resolve(spec)
         if isinstance(model, LocalModel):
             await model.start()
-        provider = self._providers.get(understood.provider)
+        provider = self._providers.get(self.default.provider if spec is None else parse_spec(spec).provider)
         if provider is not None and provider not in self._entered:
             # Whoever uses a provider that nobody holds closes its connections when done; so it is held.
             self._entered.append(provider)

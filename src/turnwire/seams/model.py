@@ -79,7 +79,7 @@ class ChosenModel(Protocol):
 class Models(Protocol):
     """The models of this server."""
 
-    def choose(self, spec: str | None) -> ChosenModel:
+    async def choose(self, spec: str | None) -> ChosenModel:
         """The model that a caller names, or the server's own for None. `InvalidRequest` when it can't be had."""
         ...
 

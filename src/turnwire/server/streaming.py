@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import aclosing
 
 import structlog
 from starlette.responses import Response
@@ -55,12 +56,15 @@ class EventStream(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             pulse.start(transport)
             gone.add_done_callback(pulse.on_gone)
-            async for data in self._follower:
-                if gone.done():
-                    return
-                pulse.sending()
-                await send({"type": "http.response.body", "body": data or self._heartbeat, "more_body": True})
-                pulse.sent()
+            async with aclosing(aiter(self._follower)) as parts:
+                async for data in parts:
+                    if gone.done():
+                        return
+                    if not data and not pulse.due:
+                        continue
+                    pulse.sending()
+                    await send({"type": "http.response.body", "body": data or self._heartbeat, "more_body": True})
+                    pulse.sent()
             if self._follower.cut_off:
                 transport.close()
                 await gone
@@ -101,6 +105,11 @@ class _Pulse:
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+    @property
+    def due(self) -> bool:
+        """The stream was quiet for so long that it needs a heartbeat."""
+        return self._loop.time() - self._last >= self._interval_s * 0.9
 
     def sending(self) -> None:
         self._last = self._loop.time()
