@@ -191,7 +191,8 @@ class Turns:
 
     async def server_tools(self) -> list[str]:
         """Names of the server's own tools."""
-        nobody = tool_run_context(ToolContext("", "", cast(Workspace, None)), (await await self._models.choose(None)).model)
+        chosen = await self._models.choose(None)
+        nobody = tool_run_context(ToolContext("", "", cast(Workspace, None)), chosen.model)
         return list(await self._toolset.get_tools(nobody))
 
     # Calls that wait for their caller
