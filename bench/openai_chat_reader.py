@@ -85,9 +85,7 @@ async def by_events(model: OpenAIChatModel) -> int:
         return n
 
 
-async def cost(
-    read: Callable[[OpenAIChatModel], Awaitable[int]], model: OpenAIChatModel, deltas: int
-) -> float:
+async def cost(read: Callable[[OpenAIChatModel], Awaitable[int]], model: OpenAIChatModel, deltas: int) -> float:
     """µs of CPU per delta, the fixed cost of a request included; the best of three."""
     best = float("inf")
     for _ in range(3):
@@ -105,9 +103,7 @@ async def measure(port: int, deltas: int) -> None:
         pieces = await cost(by_pieces, ours, deltas)
         events = await cost(by_events, vendor, deltas)
         await ours.aclose()
-        print(
-            f"{pace:6} pieces {pieces:7.1f} µs/delta, vendor {events:7.1f} µs/delta, {events / pieces:5.1f} x"
-        )
+        print(f"{pace:6} pieces {pieces:7.1f} µs/delta, vendor {events:7.1f} µs/delta, {events / pieces:5.1f} x")
 
 
 def main() -> None:
