@@ -10,7 +10,7 @@ contains.
 """
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import httpx2
@@ -40,10 +40,12 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.providers.vllm import VLLMProvider
 from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
 
 from turnwire.models.aiohttp_transport import AiohttpTransport
 from turnwire.models.openai_chat_source import MARK, MARK_EVENT, ChunkSource
 from turnwire.models.openai_chat_wire import PlainDelta, decode_plain
+from turnwire.models.tool_schemas import ToolSchemas
 from turnwire.seams.model import Piece, PieceKind, PiecewiseStream
 
 NO_KEY = "api-key-not-set"
@@ -95,10 +97,22 @@ class OpenAIChatFast(OpenAIChatModel):
             timeout=None,
         )
         super().__init__(model_name, provider=_provider(provider, client), profile=profile, settings=settings)
+        self._schemas = ToolSchemas()
 
     async def aclose(self) -> None:
         """Closes all connections. The model can be used again afterwards."""
         await self.transport.aclose()
+
+    def customize_request_parameters(self, model_request_parameters: ModelRequestParameters) -> ModelRequestParameters:
+        """As the vendor's class does it, but a tool's schema is rewritten for this model once, not for each request."""
+        result = super().customize_request_parameters(replace(model_request_parameters, function_tools=[]))
+
+        def rewrite(tools: list[ToolDefinition]) -> list[ToolDefinition]:
+            parameters = ModelRequestParameters(function_tools=tools)
+            return super(OpenAIChatFast, self).customize_request_parameters(parameters).function_tools
+
+        tools = self._schemas.rewrite(model_request_parameters.function_tools, rewrite)
+        return replace(result, function_tools=tools)
 
     @property
     def _streamed_response_cls(self) -> type[OpenAIStreamedResponse]:

@@ -76,7 +76,7 @@ class Services:
         self._streams -= 1
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:  # a plain function would be run in a thread
     return request.app.state.services
 
 
