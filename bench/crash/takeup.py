@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 from bench.crash.client import http_session
@@ -17,8 +18,29 @@ RATE = 5.0
 POLL_S = 0.02
 
 
-async def measure(folder: Path, turns: int) -> str:
-    """One line: the starts with and without turns to take up, and until when all had gone on."""
+class TakenUp(NamedTuple):
+    """Seconds: a start without turns, a start with them, and from the start until a client of each turn that
+    reconnects had seen it go on. `cut_off`: streams that ended before that."""
+
+    turns: int
+    empty_start_s: float
+    start_s: float
+    all_s: float
+    cut_off: int
+
+    @property
+    def beyond_start_s(self) -> float:
+        return self.all_s - self.empty_start_s
+
+    def __str__(self) -> str:
+        return (
+            f"{self.turns} running turns: ready after {self.start_s:.2f} s (without turns {self.empty_start_s:.2f} s), "
+            f"the last was seen to go on after {self.all_s:.2f} s: {self.beyond_start_s:.2f} s beyond the start itself"
+        )
+
+
+async def measure(folder: Path, turns: int) -> TakenUp:
+    """Kill a server that runs so many turns, start it again, and look when they go on."""
     folder.mkdir(parents=True)  # noqa: ASYNC240
     provider = Provider()
     await provider.start()
@@ -38,11 +60,8 @@ async def measure(folder: Path, turns: int) -> str:
         resumed = await asyncio.gather(*waiting)
         await server.close()
     await provider.stop()
-    all_s = max(resumed) - begun
-    return (
-        f"{turns} running turns: the start took {ready_s:.2f} s instead of {empty_s:.2f} s, and behind {all_s:.2f} s "
-        f"the last of them was seen to go on: {all_s - empty_s:.2f} s beyond the start itself"
-    )
+    all_s = max(at for at, _ in resumed) - begun
+    return TakenUp(turns, empty_s, ready_s, all_s, sum(cut_off for _, cut_off in resumed))
 
 
 async def _begin(http: aiohttp.ClientSession, base_url: str, number: int) -> tuple[str, str]:
@@ -54,17 +73,19 @@ async def _begin(http: aiohttp.ClientSession, base_url: str, number: int) -> tup
         return session_id, answer.headers["X-Response-Id"]
 
 
-async def _resumed(http: aiohttp.ClientSession, base_url: str, session_id: str, response_id: str) -> float:
-    """When a client that reconnects had the turn's `message.resumed`."""
+async def _resumed(http: aiohttp.ClientSession, base_url: str, session_id: str, response_id: str) -> tuple[float, int]:
+    """When a client that reconnects had the turn's `message.resumed`, and how often it was cut off before."""
+    cut_off = 0
     url = f"{base_url}/v1/sessions/{session_id}/responses/{response_id}/events"
     while True:
         decoder = SSEDecoder()
         try:
             async with http.get(url) as answer:
                 answer.raise_for_status()
+                cut_off += 1
                 async for chunk in answer.content.iter_any():
                     if any(event.event == "message.resumed" for event in decoder.feed(chunk)):
-                        return time.monotonic()
+                        return time.monotonic(), cut_off - 1
         except (aiohttp.ClientError, OSError):
             pass
         await asyncio.sleep(POLL_S)
