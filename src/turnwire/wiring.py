@@ -15,6 +15,7 @@ from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
 
 from turnwire.datadir import DataDir, StartRefused
 from turnwire.engine.agent import StepLimits
+from turnwire.engine.context import warm_up
 from turnwire.engine.sessions import Sessions
 from turnwire.engine.sweeper import Sweeper
 from turnwire.engine.turns import Options, Turns
@@ -94,6 +95,7 @@ async def _run(
             await _keep_key(store, key, clock)
         models = ResolvedModels(model)
         stack.push_async_callback(models.aclose)
+        warm_up()
         try:
             await models.preload()
         except ModelError as exc:
@@ -103,10 +105,13 @@ async def _run(
         sweeper = asyncio.create_task(_sweeper(settings, store, services, clock).run())
         stack.callback(sweeper.cancel)
 
+        # Before the first request is answered: a new turn must not be taken for one whose server died, and a client
+        # that reconnects finds its turn running. Its connection waits in the socket's queue meanwhile.
+        taken_up = await services.turns.take_over(everything=True, reason="server_restarted")
+        if taken_up:
+            log.info("turns_taken_up", count=taken_up)
+
         async def ready() -> None:
-            taken_up = await services.turns.take_over(everything=True, reason="server_restarted")
-            if taken_up:
-                log.info("turns_taken_up", count=taken_up)
             services.ready.set()
             host, port = sock.getsockname()[:2]
             announce(Address(host, port))

@@ -36,6 +36,11 @@ FORMAT = 1
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
+def warm_up() -> None:
+    """Have the agent library build its validators of messages, some 0.3 s of work, before a turn would wait for it."""
+    ModelMessagesTypeAdapter.rebuild()
+
+
 class _Kept(msgspec.Struct):
     """An entry as stored. `calls`: our ids of the calls of a response, in order, or of the one that is answered."""
 
