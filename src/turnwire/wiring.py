@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import threading
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import NamedTuple
@@ -36,6 +38,7 @@ from turnwire.stores.sqlite.database import StoreRefused
 from turnwire.stores.sqlite.store import SQLiteStore
 from turnwire.tools.files import FileTools
 from turnwire.workspaces.directory import DirectoryWorkspaces
+from turnwire.workspaces.quota import Quota
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +101,13 @@ async def _run(
             await models.preload()
         except ModelError as exc:
             raise StartRefused(str(exc)) from exc
-        services = _services(settings, data, store, models, clock)
+        workspaces = DirectoryWorkspaces(
+            data.workspaces, quota=Quota(settings.workspace_quota_bytes, settings.workspace_files_max)
+        )
+        services = _services(settings, store, models, workspaces, clock)
+        # In nobody's way; a daemon, so that it can't keep the process when it is to end.
+        started_at = time.time()
+        threading.Thread(target=_remove_leftovers, args=(workspaces, started_at), daemon=True).start()
         app = create_app(services)
         sweeper = asyncio.create_task(_sweeper(settings, store, services, clock).run())
         stack.callback(sweeper.cancel)
@@ -154,11 +163,18 @@ async def _keep_key(store: Store, key: str, clock: Clock) -> None:
         await store.add_key(Key(digest, DEFAULT_TENANT, DATA_FOLDER_KEY, clock.now()))
 
 
-def _services(settings: Settings, data: DataDir, store: Store, models: ResolvedModels, clock: Clock) -> Services:
+def _remove_leftovers(workspaces: DirectoryWorkspaces, before: float) -> None:
+    removed = workspaces.remove_leftovers(before)
+    if removed:
+        log.info("leftovers_removed", files=removed)
+
+
+def _services(
+    settings: Settings, store: Store, models: ResolvedModels, workspaces: DirectoryWorkspaces, clock: Clock
+) -> Services:
     chooser = _Models(models, settings.thinking)
     toolsets: list[AbstractToolset[ToolContext]] = [FileTools()] if settings.tools_enabled else []
     toolset = CombinedToolset(toolsets)
-    workspaces = DirectoryWorkspaces(data.workspaces)
     options = Options(
         owner=new_request_id(),
         turn_timeout_s=settings.turn_timeout_s,
@@ -193,6 +209,7 @@ def _services(settings: Settings, data: DataDir, store: Store, models: ResolvedM
             ttl_max_s=settings.ttl_max_s,
             cors_origins=tuple(settings.cors_origins),
             root_path=settings.root_path,
+            upload_bytes_max=settings.upload_bytes_max,
         ),
     )
 

@@ -16,6 +16,7 @@ from turnwire.seams.workspaces import Workspaces
 from turnwire.server.auth import Keys
 from turnwire.server.streaming import EventStream
 from turnwire.server.tickets import Tickets
+from turnwire.server.transfer import Disk
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +30,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     ttl_max_s: int = 90 * 24 * 3600
     cors_origins: tuple[str, ...] = ()
     root_path: str = ""
+    upload_bytes_max: int = 10 * 1024**3
 
 
 class Services:
@@ -53,6 +55,7 @@ class Services:
         self.tickets = tickets
         self.catalogue = catalogue
         self.options = options
+        self.disk = Disk()
         self.ready = asyncio.Event()
         self._streams = 0
 

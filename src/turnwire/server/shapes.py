@@ -260,3 +260,18 @@ class TicketRecord(Answer):
 
 class Accepted(Answer):
     accepted: list[str]
+
+
+class FileRecord(Answer):
+    """A file or folder. `size` is in bytes, 0 of a folder; `modified` in epoch seconds."""
+
+    name: str
+    type: Literal["file", "directory"]
+    size: int
+    modified: float
+
+
+class WrittenFile(Answer):
+    path: str
+    size: int
+    modified: float
