@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -28,16 +29,18 @@ from turnwire.seams.clock import Clock, SystemClock
 from turnwire.seams.model import ChosenModel, ModelEntry, ThinkingLevel
 from turnwire.seams.store import Key, Store
 from turnwire.seams.tool import ToolContext
+from turnwire.seams.workspace import EVERYTHING, NOTHING, FileAccess, Workspace
 from turnwire.server.app import create_app
 from turnwire.server.auth import DEFAULT_TENANT, Keys, key_digest
 from turnwire.server.context import ServerOptions, Services
 from turnwire.server.run import HttpOptions, serve
 from turnwire.server.tickets import Tickets
 from turnwire.settings import Settings
+from turnwire.skills.directory import DirectorySkills
 from turnwire.stores.sqlite.database import StoreRefused
 from turnwire.stores.sqlite.store import SQLiteStore
 from turnwire.tools.files import FileTools
-from turnwire.workspaces.directory import DirectoryWorkspaces
+from turnwire.workspaces.directory import DirectoryWorkspace, DirectoryWorkspaces
 from turnwire.workspaces.quota import Quota
 
 log = structlog.get_logger(__name__)
@@ -104,7 +107,8 @@ async def _run(
         workspaces = DirectoryWorkspaces(
             data.workspaces, quota=Quota(settings.workspace_quota_bytes, settings.workspace_files_max)
         )
-        services = _services(settings, store, models, workspaces, clock)
+        skills = DirectorySkills(data.skills, _read_only)
+        services = _services(settings, store, models, workspaces, skills, clock)
         # In nobody's way; a daemon, so that it can't keep the process when it is to end.
         started_at = time.time()
         threading.Thread(target=_remove_leftovers, args=(workspaces, started_at), daemon=True).start()
@@ -163,6 +167,10 @@ async def _keep_key(store: Store, key: str, clock: Clock) -> None:
         await store.add_key(Key(digest, DEFAULT_TENANT, DATA_FOLDER_KEY, clock.now()))
 
 
+def _read_only(directory: Path) -> Workspace:
+    return DirectoryWorkspace(directory, FileAccess(read=EVERYTHING, write=NOTHING))
+
+
 def _remove_leftovers(workspaces: DirectoryWorkspaces, before: float) -> None:
     removed = workspaces.remove_leftovers(before)
     if removed:
@@ -170,7 +178,12 @@ def _remove_leftovers(workspaces: DirectoryWorkspaces, before: float) -> None:
 
 
 def _services(
-    settings: Settings, store: Store, models: ResolvedModels, workspaces: DirectoryWorkspaces, clock: Clock
+    settings: Settings,
+    store: Store,
+    models: ResolvedModels,
+    workspaces: DirectoryWorkspaces,
+    skills: DirectorySkills,
+    clock: Clock,
 ) -> Services:
     chooser = _Models(models, settings.thinking)
     toolsets: list[AbstractToolset[ToolContext]] = [FileTools()] if settings.tools_enabled else []
@@ -190,7 +203,10 @@ def _services(
             step_retries=settings.step_retries,
         ),
     )
-    turns = Turns(store, chooser, toolset, workspaces, clock, options)
+    # An agent without tools can't read them, so it isn't told of them.
+    turns = Turns(
+        store, chooser, toolset, workspaces, clock, options, skills=skills if settings.tools_enabled else None
+    )
     own_key = None if settings.api_key is None else settings.api_key.get_secret_value()
     catalogue = [msgspec.convert(entry, ModelEntry, from_attributes=True) for entry in models.catalogue()]
     return Services(
@@ -201,6 +217,7 @@ def _services(
         Keys(store, own_key),
         Tickets(store, clock, turn_timeout_s=settings.turn_timeout_s),
         catalogue,
+        skills,
         ServerOptions(
             event_ids=settings.event_ids,
             heartbeat_interval_s=settings.heartbeat_interval_s,

@@ -7,7 +7,7 @@ from turnwire import __version__
 from turnwire.server import documents, problems
 from turnwire.server.context import Services
 from turnwire.server.edge import Edge
-from turnwire.server.routes import files, health, messages, models, responses, sessions, tool_results
+from turnwire.server.routes import files, health, messages, models, responses, sessions, skills, tool_results
 
 EXPOSED_HEADERS = ["X-Response-Id", "X-Request-Id", "Retry-After", "Link", "ETag"]
 ALLOWED_HEADERS = [
@@ -40,7 +40,7 @@ def create_app(services: Services) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.services = services
-    for module in (health, sessions, messages, responses, tool_results, files, models):
+    for module in (health, sessions, messages, responses, tool_results, files, skills, models):
         app.include_router(module.router)
     problems.add_handlers(app)
     app.openapi = lambda: documents.document(app)

@@ -11,6 +11,7 @@ from turnwire.engine.sessions import Sessions
 from turnwire.engine.turns import Turns
 from turnwire.protocol.errors import Unavailable
 from turnwire.seams.model import ModelEntry
+from turnwire.seams.skills import Skills
 from turnwire.seams.store import Store
 from turnwire.seams.workspaces import Workspaces
 from turnwire.server.auth import Keys
@@ -45,6 +46,7 @@ class Services:
         keys: Keys,
         tickets: Tickets,
         catalogue: list[ModelEntry],
+        skills: Skills,
         options: ServerOptions,
     ) -> None:
         self.store = store
@@ -54,6 +56,7 @@ class Services:
         self.keys = keys
         self.tickets = tickets
         self.catalogue = catalogue
+        self.skills = skills
         self.options = options
         self.disk = Disk()
         self.ready = asyncio.Event()

@@ -271,6 +271,15 @@ class FileRecord(Answer):
     modified: float
 
 
+class SkillRecord(Answer):
+    """An installed skill. `size` is the bytes of its files, `modified` when it was installed, in epoch seconds."""
+
+    name: str
+    description: str
+    size: int
+    modified: float
+
+
 class WrittenFile(Answer):
     path: str
     size: int

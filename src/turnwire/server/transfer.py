@@ -6,16 +6,17 @@ Disks are waited for in threads of their own, a piece a time, so that a thousand
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from turnwire.seams.workspace import Entry, File, Upload, WorkspaceError
+from turnwire.seams.workspace import File, WorkspaceError
 
 log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
+Made = TypeVar("Made", covariant=True)
 
 DISK_THREADS_MAX = 16
 """Pieces that are read or written at once: what a disk does at the same time with profit, and what a dead network
@@ -137,10 +138,18 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-async def receive_upload(disk: Disk, receive: Receive, upload: Upload, *, slow_s: float) -> tuple[Entry, bool]:
-    """Write the request's body and commit it; also whether the file is new. Whatever happens else, it leaves nothing.
+class Sink(Protocol[Made]):
+    """What a body is written to, as `Upload`s of files and skills are."""
 
-    `CallerGone` when the body broke off. Raises what `Upload` does.
+    def write(self, data: bytes | memoryview) -> None: ...
+    def commit(self) -> tuple[Made, bool]: ...
+    def abort(self) -> None: ...
+
+
+async def receive_upload(disk: Disk, receive: Receive, upload: Sink[Made], *, slow_s: float) -> tuple[Made, bool]:
+    """Write the request's body and commit it; also whether what it makes is new. Else nothing is left of it.
+
+    `CallerGone` when the body broke off. Raises what `upload` does.
     """
     try:
         pending: list[bytes] = []
@@ -171,7 +180,7 @@ async def _receive_within(receive: Receive, slow_s: float) -> Message:
     return message
 
 
-def _write_all(upload: Upload, chunks: list[bytes]) -> None:
+def _write_all(upload: Sink[Any], chunks: list[bytes]) -> None:
     for chunk in chunks:
         upload.write(chunk)
 
