@@ -4,6 +4,7 @@
 <data_dir>/key          the generated key, mode 0600
 <data_dir>/turnwire.db  the embedded store
 <data_dir>/workspaces/  the tenants' files
+<data_dir>/skills/      their skills
 """
 
 import contextlib
@@ -69,6 +70,10 @@ class DataDir:
     @property
     def workspaces(self) -> Path:
         return self.path / "workspaces"
+
+    @property
+    def skills(self) -> Path:
+        return self.path / "skills"
 
     @property
     def key_file(self) -> Path:

@@ -211,6 +211,24 @@ class Settings(BaseSettings):
         200, ge=1, le=1_000_000, description="Turns of one tenant that run at the same time."
     )
     streams_max: int = Field(5000, ge=1, le=1_000_000, description="Event streams that are open at the same time.")
+    upload_bytes_max: int = Field(
+        10 * 1024**3, ge=1, le=2**62, description="The largest file, in bytes, that can be uploaded."
+    )
+    workspace_quota_bytes: int | None = Field(
+        None,
+        ge=1,
+        le=2**62,
+        description="What the files of one workspace may come to, in bytes. Uploads and the agent's file tools are "
+        "held to it while they write; what its commands write counts from the next upload on. Unset: as much as the "
+        "disk takes.",
+    )
+    workspace_files_max: int | None = Field(
+        None,
+        ge=1,
+        le=2**62,
+        description="How many files and folders one workspace may have, in the same way. Unset: as many as the disk "
+        "takes.",
+    )
 
     # Logs
 

@@ -2,8 +2,11 @@
 
 import asyncio
 import socket
+import threading
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -27,16 +30,19 @@ from turnwire.seams.clock import Clock, SystemClock
 from turnwire.seams.model import ChosenModel, ModelEntry, ThinkingLevel
 from turnwire.seams.store import Key, Store
 from turnwire.seams.tool import ToolContext
+from turnwire.seams.workspace import EVERYTHING, NOTHING, FileAccess, Workspace
 from turnwire.server.app import create_app
 from turnwire.server.auth import DEFAULT_TENANT, Keys, key_digest
 from turnwire.server.context import ServerOptions, Services
 from turnwire.server.run import HttpOptions, serve
 from turnwire.server.tickets import Tickets
 from turnwire.settings import Settings
+from turnwire.skills.directory import DirectorySkills
 from turnwire.stores.sqlite.database import StoreRefused
 from turnwire.stores.sqlite.store import SQLiteStore
 from turnwire.tools.files import FileTools
-from turnwire.workspaces.directory import DirectoryWorkspaces
+from turnwire.workspaces.directory import DirectoryWorkspace, DirectoryWorkspaces
+from turnwire.workspaces.quota import Quota
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +106,14 @@ async def _run(
             await models.preload()
         except ModelError as exc:
             raise StartRefused(str(exc)) from exc
-        services = _services(settings, data, store, models, clock)
+        workspaces = DirectoryWorkspaces(
+            data.workspaces, quota=Quota(settings.workspace_quota_bytes, settings.workspace_files_max)
+        )
+        skills = DirectorySkills(data.skills, _read_only)
+        services = _services(settings, store, models, workspaces, skills, clock)
+        # In nobody's way; a daemon, so that it can't keep the process when it is to end.
+        started_at = time.time()
+        threading.Thread(target=_remove_leftovers, args=(workspaces, started_at), daemon=True).start()
         app = create_app(services)
         sweeper = asyncio.create_task(_sweeper(settings, store, services, clock).run())
         stack.callback(sweeper.cancel)
@@ -159,11 +172,27 @@ async def _keep_key(store: Store, key: str, clock: Clock) -> None:
         await store.add_key(Key(digest, DEFAULT_TENANT, DATA_FOLDER_KEY, clock.now()))
 
 
-def _services(settings: Settings, data: DataDir, store: Store, models: ResolvedModels, clock: Clock) -> Services:
+def _read_only(directory: Path) -> Workspace:
+    return DirectoryWorkspace(directory, FileAccess(read=EVERYTHING, write=NOTHING))
+
+
+def _remove_leftovers(workspaces: DirectoryWorkspaces, before: float) -> None:
+    removed = workspaces.remove_leftovers(before)
+    if removed:
+        log.info("leftovers_removed", files=removed)
+
+
+def _services(
+    settings: Settings,
+    store: Store,
+    models: ResolvedModels,
+    workspaces: DirectoryWorkspaces,
+    skills: DirectorySkills,
+    clock: Clock,
+) -> Services:
     chooser = _Models(models, settings.thinking)
     toolsets: list[AbstractToolset[ToolContext]] = [FileTools()] if settings.tools_enabled else []
     toolset = CombinedToolset(toolsets)
-    workspaces = DirectoryWorkspaces(data.workspaces)
     options = Options(
         owner=new_request_id(),
         turn_timeout_s=settings.turn_timeout_s,
@@ -179,7 +208,10 @@ def _services(settings: Settings, data: DataDir, store: Store, models: ResolvedM
             step_retries=settings.step_retries,
         ),
     )
-    turns = Turns(store, chooser, toolset, workspaces, clock, options)
+    # An agent without tools can't read them, so it isn't told of them.
+    turns = Turns(
+        store, chooser, toolset, workspaces, clock, options, skills=skills if settings.tools_enabled else None
+    )
     own_key = None if settings.api_key is None else settings.api_key.get_secret_value()
     catalogue = [msgspec.convert(entry, ModelEntry, from_attributes=True) for entry in models.catalogue()]
     return Services(
@@ -190,6 +222,7 @@ def _services(settings: Settings, data: DataDir, store: Store, models: ResolvedM
         Keys(store, own_key),
         Tickets(store, clock, turn_timeout_s=settings.turn_timeout_s),
         catalogue,
+        skills,
         ServerOptions(
             event_ids=settings.event_ids,
             heartbeat_interval_s=settings.heartbeat_interval_s,
@@ -198,6 +231,7 @@ def _services(settings: Settings, data: DataDir, store: Store, models: ResolvedM
             ttl_max_s=settings.ttl_max_s,
             cors_origins=tuple(settings.cors_origins),
             root_path=settings.root_path,
+            upload_bytes_max=settings.upload_bytes_max,
         ),
     )
 

@@ -27,6 +27,8 @@ from turnwire.protocol.ids import new_message_id, new_response_id
 from turnwire.protocol.transcript import Block
 from turnwire.seams.clock import Clock
 from turnwire.seams.model import ChosenModel, Models, ThinkingLevel
+from turnwire.seams.mounts import Mounted
+from turnwire.seams.skills import SKILLS_PATH, Skills, skills_prompt
 from turnwire.seams.store import NewTurn, Session, Store, StoreDamaged, Turn
 from turnwire.seams.tool import ToolContext
 from turnwire.seams.workspace import Workspace
@@ -88,6 +90,7 @@ class Turns:
         workspaces: Workspaces,
         clock: Clock,
         options: Options,
+        skills: Skills | None = None,
     ) -> None:
         self._store = store
         self._models = models
@@ -95,6 +98,7 @@ class Turns:
         self._workspaces = workspaces
         self._clock = clock
         self._options = options
+        self._skills = skills
         self._places = Places(turns_max=options.turns_max, turns_per_tenant_max=options.turns_per_tenant_max)
         self.supervisor = Supervisor(store, self._places, turn_timeout_s=options.turn_timeout_s)
         self.draining = False
@@ -168,7 +172,7 @@ class Turns:
 
     async def _parts(self, running: Running, session: Session, chosen: ChosenModel) -> TurnParts:
         settings = msgspec.json.decode(running.turn.settings, type=MessageSettings)
-        workspace = await asyncio.to_thread(workspace_of, session, self._workspaces)
+        workspace, skills = await asyncio.to_thread(self._view, session, chosen)
         context = tool_run_context(ToolContext(session.tenant, session.id, workspace), chosen.model)
         toolset = CombinedToolset([self._toolset, FunctionToolset(read_functions(session.tools, ()))])
         running.asking = Asking(
@@ -183,11 +187,19 @@ class Turns:
             context=context,
             approvals=frozenset(session.approvals),
             asking=running.asking,
-            instructions="\n\n".join(filter(None, [self._options.instructions, session.instructions])) or None,
+            instructions="\n\n".join(filter(None, [self._options.instructions, skills, session.instructions])) or None,
             settings=_model_settings(settings, chosen),
             show_thinking=settings.thinking != "off",
             limits=self._options.steps,
         )
+
+    def _view(self, session: Session, chosen: ChosenModel) -> tuple[Workspace, str | None]:
+        """What a turn sees of the files, the skills among them, and what it is told of those."""
+        workspace = workspace_of(session, self._workspaces)
+        shown = None if self._skills is None or not chosen.tools else self._skills.workspace(session.tenant)
+        if self._skills is None or shown is None:
+            return workspace, None
+        return Mounted(workspace, SKILLS_PATH, shown), skills_prompt(self._skills.list(session.tenant))
 
     async def server_tools(self) -> list[str]:
         """Names of the server's own tools."""

@@ -164,10 +164,13 @@ class Workspace(Protocol):
         """Open a regular file for reading; never waits for a writer. Close the file, or use it by `with`."""
         ...
 
-    def put(self, path: str, *, bytes_max: int, expected_etag: str | None = None) -> Upload:
+    def put(
+        self, path: str, *, bytes_max: int, expected_etag: str | None = None, bytes_expected: int | None = None
+    ) -> Upload:
         """Begin to write a file. Folders that are missing above it are made; a file's permissions are kept.
 
-        With `expected_etag`, `commit` raises Changed unless the file has this etag still ("" for: no file).
+        With `expected_etag`, `commit` raises Changed unless the file has this etag still ("" for: no file). With
+        `bytes_expected`, the size that the file is said to get, NoSpace is raised at once where there is no room.
         """
         ...
 

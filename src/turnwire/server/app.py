@@ -7,9 +7,20 @@ from turnwire import __version__
 from turnwire.server import documents, problems
 from turnwire.server.context import Services
 from turnwire.server.edge import Edge
-from turnwire.server.routes import health, messages, models, responses, sessions, tool_results
+from turnwire.server.routes import files, health, messages, models, responses, sessions, skills, tool_results
 
 EXPOSED_HEADERS = ["X-Response-Id", "X-Request-Id", "Retry-After", "Link", "ETag"]
+ALLOWED_HEADERS = [
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "If-None-Match",
+    "If-Range",
+    "Last-Event-ID",
+    "Range",
+    "X-Request-Id",
+]
 
 DESCRIPTION = """
 Open a session, send it a message, and read the agent's turn as Server-Sent Events while it happens. What is shown is
@@ -29,7 +40,7 @@ def create_app(services: Services) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.services = services
-    for module in (health, sessions, messages, responses, tool_results, models):
+    for module in (health, sessions, messages, responses, tool_results, files, skills, models):
         app.include_router(module.router)
     problems.add_handlers(app)
     app.openapi = lambda: documents.document(app)
@@ -37,8 +48,8 @@ def create_app(services: Services) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(services.options.cors_origins),
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=ALLOWED_HEADERS,
             expose_headers=EXPOSED_HEADERS,
             max_age=600,
         )

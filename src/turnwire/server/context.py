@@ -11,11 +11,13 @@ from turnwire.engine.sessions import Sessions
 from turnwire.engine.turns import Turns
 from turnwire.protocol.errors import Unavailable
 from turnwire.seams.model import ModelEntry
+from turnwire.seams.skills import Skills
 from turnwire.seams.store import Store
 from turnwire.seams.workspaces import Workspaces
 from turnwire.server.auth import Keys
 from turnwire.server.streaming import EventStream
 from turnwire.server.tickets import Tickets
+from turnwire.server.transfer import Disk
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +31,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     ttl_max_s: int = 90 * 24 * 3600
     cors_origins: tuple[str, ...] = ()
     root_path: str = ""
+    upload_bytes_max: int = 10 * 1024**3
 
 
 class Services:
@@ -43,6 +46,7 @@ class Services:
         keys: Keys,
         tickets: Tickets,
         catalogue: list[ModelEntry],
+        skills: Skills,
         options: ServerOptions,
     ) -> None:
         self.store = store
@@ -52,7 +56,9 @@ class Services:
         self.keys = keys
         self.tickets = tickets
         self.catalogue = catalogue
+        self.skills = skills
         self.options = options
+        self.disk = Disk()
         self.ready = asyncio.Event()
         self._streams = 0
 

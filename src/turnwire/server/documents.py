@@ -14,13 +14,15 @@ _TITLES = {
     401: "No valid key was given.",
     403: "The path is outside of what the session may see.",
     404: "There is no such thing, for this tenant.",
-    409: "A turn is running in this session; `X-Response-Id` names it.",
+    409: "A turn is running in this session (`X-Response-Id` names it), or the state of the thing does not fit.",
+    412: "The file is not in the state that a condition of the request names.",
     413: "The body is too large.",
-    415: "The body is not JSON.",
+    415: "The body is not of the type that this endpoint takes, or is encoded.",
+    416: "The range lies outside of the file; `Content-Range` tells its size.",
     422: "The idempotency key was used with another message.",
     429: "A limit of the tenant; see `Retry-After`.",
     503: "A limit of the server, or it is about to stop; see `Retry-After`.",
-    507: "No room.",
+    507: "No room: the disk or the quota of the workspace is full.",
 }
 
 _STREAM_TEXT = (

@@ -260,3 +260,27 @@ class TicketRecord(Answer):
 
 class Accepted(Answer):
     accepted: list[str]
+
+
+class FileRecord(Answer):
+    """A file or folder. `size` is in bytes, 0 of a folder; `modified` in epoch seconds."""
+
+    name: str
+    type: Literal["file", "directory"]
+    size: int
+    modified: float
+
+
+class SkillRecord(Answer):
+    """An installed skill. `size` is the bytes of its files, `modified` when it was installed, in epoch seconds."""
+
+    name: str
+    description: str
+    size: int
+    modified: float
+
+
+class WrittenFile(Answer):
+    path: str
+    size: int
+    modified: float

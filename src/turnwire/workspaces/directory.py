@@ -32,9 +32,17 @@ from turnwire.seams.workspace import (
     parse_path,
     show,
 )
+from turnwire.workspaces.quota import NO_QUOTA, Account, Quota
 from turnwire.workspaces.removal import remove_tree
 from turnwire.workspaces.resolve import MakeFolder, Place, foreign_errors, locate, out_of_scope
-from turnwire.workspaces.upload import TEMPORARY, DirectoryUpload, describe, give_to_owner_of, must_be_file
+from turnwire.workspaces.upload import (
+    TEMPORARY,
+    DirectoryUpload,
+    describe,
+    give_to_owner_of,
+    must_be_file,
+    remove_leftovers,
+)
 
 SWAPS_MAX = 16
 """How often an open is tried again when the name was swapped for a link meanwhile: a file that is replaced
@@ -50,12 +58,15 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 class DirectoryWorkspaces:
     """The workspaces of all tenants, below one directory, which is made when it is first needed."""
 
-    def __init__(self, root: Path, *, fsync: bool = False, openat2: bool = True) -> None:
-        """With `fsync` a written file survives a power failure once `commit` returns; without, it may be lost
+    def __init__(self, root: Path, *, fsync: bool = False, openat2: bool = True, quota: Quota = NO_QUOTA) -> None:
+        """`quota` is of each workspace.
+
+        With `fsync` a written file survives a power failure once `commit` returns; without, it may be lost
         or empty then, as after any program's write. `openat2` off: paths are walked even where the kernel
         could do it.
         """
-        self._root, self._fsync, self._openat2 = root, fsync, openat2
+        self._root, self._fsync, self._openat2, self._quota = root, fsync, openat2, quota
+        self._accounts: dict[Path, Account] = {}
 
     def shared(self, tenant: str, access: FileAccess) -> Workspace:
         """The workspace that all sessions of a tenant share and that outlives them, seen through `access`."""
@@ -73,10 +84,19 @@ class DirectoryWorkspaces:
         """Delete a session's private workspace, if there is one. Slow for many files: call it in a worker
         thread."""
         remove_tree(self.private_directory(tenant, session_id))
+        self._accounts.pop(self.private_directory(tenant, session_id), None)
+
+    def remove_leftovers(self, before: float) -> int:
+        """Delete what uploads before this time, in epoch seconds, left when the server died; how many files. For
+        the one server that holds the folder, with the time of its start. Slow for many files."""
+        return remove_leftovers(self._root, before)
 
     def _workspace(self, directory: Path, access: FileAccess) -> "DirectoryWorkspace":
         directory.mkdir(parents=True, exist_ok=True)
-        return DirectoryWorkspace(directory, access, fsync=self._fsync, openat2=self._openat2)
+        account = None
+        if self._quota.is_set:
+            account = self._accounts.setdefault(directory, Account(directory, self._quota))
+        return DirectoryWorkspace(directory, access, fsync=self._fsync, openat2=self._openat2, account=account)
 
 
 def _plain(name: str) -> str:
@@ -88,9 +108,17 @@ def _plain(name: str) -> str:
 class DirectoryWorkspace:
     """One directory as a workspace, seen through a `FileAccess`."""
 
-    def __init__(self, directory: Path, access: FileAccess, *, fsync: bool = False, openat2: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        access: FileAccess,
+        *,
+        fsync: bool = False,
+        openat2: bool = True,
+        account: Account | None = None,
+    ) -> None:
         self.directory = directory
-        self._access, self._fsync, self._openat2 = access, fsync, openat2
+        self._access, self._fsync, self._openat2, self._account = access, fsync, openat2, account
 
     def stat(self, path: str) -> Entry:
         parts = _wanted(path, self._access.read, folders_too=True)
@@ -130,7 +158,9 @@ class DirectoryWorkspace:
                 finally:
                     os.close(folder)
 
-    def put(self, path: str, *, bytes_max: int, expected_etag: str | None = None) -> Upload:
+    def put(
+        self, path: str, *, bytes_max: int, expected_etag: str | None = None, bytes_expected: int | None = None
+    ) -> Upload:
         parts = _wanted(path, self._access.write)
         if not lexical(parts) or path.endswith("/"):
             raise InvalidPath(f"'{path}' names no file.")
@@ -154,6 +184,8 @@ class DirectoryWorkspace:
                         expected_etag=expected_etag,
                         fsync=self._fsync,
                         undo=lambda: self._remove_empty(made),
+                        account=self._account,
+                        bytes_expected=bytes_expected,
                     )
         except BaseException:
             self._remove_empty(made)

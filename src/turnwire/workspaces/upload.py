@@ -1,19 +1,39 @@
 """A file that is being written: a hidden file beside its target, renamed over it when it is whole."""
 
+import contextlib
 import os
 import re
 import secrets
 import stat
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from turnwire.seams.workspace import Changed, Entry, NotAFile, Parts, TooLarge, show, show_name
+from turnwire.seams.workspace import Changed, Entry, NoSpace, NotAFile, Parts, TooLarge, show, show_name
+from turnwire.workspaces.quota import Account, Share
 from turnwire.workspaces.resolve import Place, foreign_errors, lstat
+from turnwire.workspaces.walk import walk
 
 TEMPORARY = re.compile(rb"\.turnwire-[0-9a-f]{16}\.part")
 """Names of files that are being written; never listed. They are in the target's folder, because a rename is
 atomic only within one file system."""
+
+
+def remove_leftovers(root: Path, before: float) -> int:
+    """Delete what uploads left below a directory when the server died; how many files. Slow for many files.
+
+    `before`, in epoch seconds: what was written later belongs to an upload that may be under way.
+    """
+    removed = 0
+    for folder, entry in walk(root):
+        name = os.fsencode(entry.name)
+        if TEMPORARY.fullmatch(name) and entry.is_file(follow_symlinks=False):
+            with contextlib.suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_mtime < before:
+                    os.unlink(name, dir_fd=folder)
+                    removed += 1
+    return removed
 
 
 class DirectoryUpload:
@@ -27,24 +47,35 @@ class DirectoryUpload:
         expected_etag: str | None,
         fsync: bool,
         undo: Callable[[], None],
+        account: Account | None = None,
+        bytes_expected: int | None = None,
     ) -> None:
         self._name, self._parts = place.name, place.parts
         self._bytes_max, self._expected_etag, self._fsync, self._undo = bytes_max, expected_etag, fsync, undo
         self._size = 0
         self._open = True
         self._temporary = b".turnwire-%s.part" % secrets.token_hex(8).encode()
+        self._share: Share | None = None
+        _check_disk(place, bytes_expected)
         self._folder = os.dup(place.folder)
         try:
+            if account is not None:
+                replaced = None if place.status is None else place.status.st_size
+                self._share = account.open(self._temporary, replaced=replaced, expected=bytes_expected or 0)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(self._temporary, flags, 0o666, dir_fd=self._folder)
         except BaseException:
             os.close(self._folder)
+            if self._share is not None:
+                self._share.close(kept=False)
             raise
 
     def write(self, data: bytes | memoryview) -> None:
         self._size += len(data)
         if self._size > self._bytes_max:
             raise TooLarge(f"'{show(self._parts)}' would be larger than {self._bytes_max} bytes.")
+        if self._share is not None:
+            self._share.grow(len(data))
         with foreign_errors(self._parts):
             rest = memoryview(data)
             while rest:
@@ -61,7 +92,7 @@ class DirectoryUpload:
                 os.fsync(self._file)
             entry = describe(self._parts, os.fstat(self._file))
             os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-            self._close()
+            self._close(kept=True)
         return entry, before is None
 
     def abort(self) -> None:
@@ -71,7 +102,7 @@ class DirectoryUpload:
             with foreign_errors(self._parts):
                 os.unlink(self._temporary, dir_fd=self._folder)
         finally:
-            self._close()
+            self._close(kept=False)
             self._undo()
 
     def _check_unchanged(self, before: os.stat_result | None) -> None:
@@ -92,8 +123,10 @@ class DirectoryUpload:
         if before is not None:
             os.fchmod(self._file, stat.S_IMODE(before.st_mode) & 0o777)
 
-    def _close(self) -> None:
+    def _close(self, *, kept: bool) -> None:
         self._open = False
+        if self._share is not None:
+            self._share.close(kept=kept)
         os.close(self._file)
         if self._fsync:
             # The handle may be one that can't be synced (O_PATH), so the folder is opened again.
@@ -109,6 +142,16 @@ class DirectoryUpload:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort()
+
+
+def _check_disk(place: Place, bytes_expected: int | None) -> None:
+    """Raise NoSpace when the disk has no room for so many bytes, as far as it tells."""
+    if not bytes_expected:
+        return
+    with contextlib.suppress(OSError):
+        disk = os.statvfs(place.folder)
+        if disk.f_blocks and disk.f_bavail * disk.f_frsize < bytes_expected:
+            raise NoSpace(f"The disk has no room for the {bytes_expected} bytes of '{show(place.parts)}'.")
 
 
 def describe(parts: Parts, status: os.stat_result) -> Entry:

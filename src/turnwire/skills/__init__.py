@@ -1,0 +1,1 @@
+"""Where skills are kept, and how they get there."""
