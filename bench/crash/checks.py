@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+
 from bench.crash.client import TERMINAL, Seen
 from bench.crash.plan import Step
 from bench.crash.provider import said
-
 from turnwire.protocol.codec import decode_event, encode_json
 from turnwire.protocol.errors import LocalProtocolError
 from turnwire.protocol.grammar import Grammar

@@ -6,10 +6,10 @@ import random
 from typing import Any
 
 import aiohttp
+
 from bench.crash.plan import turn_of
 from bench.crash.process import KEY
 from bench.crash.provider import message_of
-
 from turnwire.protocol.sse import SSEDecoder
 
 RETRY_S = 0.1

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
+
 from bench.crash.plan import Step
 
 INPUT_PIECE = 12

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+
 from bench.crash.checks import conversation_faults, log_faults, read_log, tool_faults
 from bench.crash.client import Client, Seen, http_session
 from bench.crash.plan import Kill, kills_of, turn_of
 from bench.crash.process import Server
 from bench.crash.provider import Provider
-
 from turnwire.protocol.events import Event, ToolUseExecuting
 from turnwire.protocol.grammar import Grammar, State
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
+
 from bench.crash.client import http_session
 from bench.crash.plan import Step
 from bench.crash.process import Server
 from bench.crash.provider import Provider, message_of
-
 from turnwire.protocol.sse import SSEDecoder
 
 WORDS = 2000
