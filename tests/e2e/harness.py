@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -171,6 +171,8 @@ class Server:
     def restart(self, **settings: object) -> Self:
         """Start again on the same data folder and port."""
         assert self.process.poll() is not None, "it still runs"
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         self.set(**settings)
         self._document = None
         return self.start()
@@ -204,7 +206,7 @@ class Server:
 
     def check_log(self) -> None:
         """Nothing failed inside, and the key is not in the log."""
-        for sign in ("request_failed", "turn_failed", "Exception in ASGI", "Task exception was never retrieved"):
+        for sign in (" request_failed", "turn_failed", "Exception in ASGI", "Task exception was never retrieved"):
             assert sign not in self.log, f"{sign} in the server's log:\n{self.log[-6000:]}"
         assert not self.key or self.key not in self.log, "the key is in the log"
 
@@ -217,8 +219,17 @@ class Server:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
 
-    def open_files(self) -> int:
-        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+    def sockets(self) -> int:
+        """How many sockets it has open."""
+        return sum(name.startswith("socket:") for name in self.open_files())
+
+    def open_files(self) -> list[str]:
+        """What its file descriptors lead to."""
+        names: list[str] = []
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(OSError):
+                names.append(str(entry.readlink()))
+        return names
 
     def children(self) -> list[int]:
         """Process ids of what it started."""
