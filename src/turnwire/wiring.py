@@ -1,6 +1,7 @@
 """The only file that names adapters: from settings to a server that runs."""
 
 import asyncio
+import resource
 import socket
 import threading
 import time
@@ -69,6 +70,7 @@ def run(settings: Settings, data: DataDir, *, model: str, key: str | None, annou
     `key`: the data folder's own key, None when the settings have one. `announce` is called once the server listens
     and is ready. `StartRefused` when it can't start.
     """
+    _raise_open_files_limit()
     # Before anything else is set up, so that a taken port is said at once.
     sock = _listen(settings)
     try:
@@ -133,6 +135,16 @@ async def _run(
     if failed:
         raise StartRefused(f"The database failed, so the server stopped: {failed[0]}") from failed[0]
     return 0
+
+
+def _raise_open_files_limit() -> None:
+    """To what the system allows this process: each stream is an open file, and the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as exc:  # macOS says "unlimited" and takes less
+            log.warning("open_files_limit_not_raised", count=soft, error=str(exc))
 
 
 def _listen(settings: Settings) -> socket.socket:

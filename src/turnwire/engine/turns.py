@@ -123,9 +123,7 @@ class Turns:
         with self._places.reserved(tenant):
             return await self._begin(session, message)
 
-    async def _begin(
-        self, session: Session, message: Message, refusal: Exception | None = None
-    ) -> tuple[Turn, bool]:
+    async def _begin(self, session: Session, message: Message, refusal: Exception | None = None) -> tuple[Turn, bool]:
         turn_id = new_response_id()
         created = MessageCreated(turn_id, session.id)
         frames = encode_frame(created)
