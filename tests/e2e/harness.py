@@ -95,6 +95,8 @@ class Server:
         command = [PROGRAM, "serve", "--data-dir", self.data_dir, "--port", str(self.port), *self.args]
         if self.model is not None:
             command += ["--model", self.model]
+        if self._process is not None and self._process.stdout is not None:
+            self._process.stdout.close()
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 command,

@@ -383,6 +383,63 @@ def test_a_file_system_without_room_refuses_and_then_works_again(tmp_path: Path)
     assert process.returncode == 0, process.stderr
 
 
+_FULL_DISK_AT_THE_INDEX = """
+import asyncio, os, pathlib, sqlite3, sys
+from turnwire.seams.store import Appended, StoreUnavailable
+from turnwire.stores.sqlite import SQLiteStore
+from turnwire.testing.clock import TurnableClock
+from turnwire.testing.store_cases import an_append, appended, begin, make_session, write
+
+PAGE = 4096
+
+async def main():
+    folder, failures = pathlib.Path(sys.argv[1]), []
+    store = await SQLiteStore.open(folder / "turnwire.db", on_fatal=failures.append)
+    turn = await begin(store, await make_session(store, TurnableClock()))
+    holder = sqlite3.connect(folder / "turnwire.db", isolation_level=None)
+    holder.execute("BEGIN")
+    holder.execute("SELECT count(*) FROM turns").fetchall()
+    wal, seq = folder / "turnwire.db-wal", 1
+    while wal.stat().st_size < 4030 * (PAGE + 24):
+        await write(store, turn, seq, frames=b"x" * 9_000)
+        seq += 1
+    ballast = folder / "ballast"
+    ballast.touch()
+    while True:
+        # Room for what a small append adds to the log, and not for the 8 pages that its index grows by.
+        more = os.statvfs(folder).f_bavail - 7
+        with ballast.open("r+b") as file:
+            file.truncate(min(ballast.stat().st_size, ballast.stat().st_size + more * PAGE))
+            file.seek(0, os.SEEK_END)
+            file.write(bytes(max(more, 0) * PAGE))
+        if (result := await appended(store, an_append(turn, seq, frames=b"x" * 100))) is not Appended.WRITTEN:
+            break
+        seq += 1
+    assert isinstance(result, StoreUnavailable), result
+    assert result.__cause__.sqlite_errorname == "SQLITE_IOERR_SHMSIZE", result.__cause__
+    assert (await store.read_events(turn.id, 0, bytes_max=1)).last_seq == seq - 1
+    ballast.unlink()
+    for _ in range(20):
+        await write(store, turn, seq)
+        seq += 1
+    assert (await store.read_events(turn.id, seq - 1, bytes_max=1)).last_seq == seq - 1
+    assert failures == []
+    holder.close()
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.tool("unshare")
+def test_a_disk_without_room_for_the_index_of_the_log_is_lived_through_too(tmp_path: Path) -> None:
+    script = f'mount -t tmpfs -o size=40m tmpfs "$1" && exec {sys.executable} -c "$2" "$1"'
+    command = ["unshare", "-Urm", "sh", "-c", script, "sh", str(tmp_path), _FULL_DISK_AT_THE_INDEX]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert process.returncode == 0, process.stderr
+
+
 async def test_an_io_error_stops_everything(path: Path, clock: TurnableClock) -> None:
     failures: list[Exception] = []
 

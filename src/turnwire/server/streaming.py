@@ -1,8 +1,12 @@
 """A turn on its way out: ready bytes from a follower to the socket, with heartbeats while it is quiet."""
 
 import asyncio
+import fcntl
+import struct
+import termios
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from typing import Any
 
 import structlog
 from starlette.responses import Response
@@ -110,6 +114,8 @@ class _Pulse:
         self._slow_s = slow_reader_timeout_s
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
+        self._left: int | None = None
+        """What was left of the send that is under way, when it was last looked at."""
         self._sending = False
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
@@ -117,7 +123,7 @@ class _Pulse:
     def start(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self.sent()
-        self._timer = self._loop.call_later(min(self._interval_s, self._slow_s), self._look)
+        self._timer = self._loop.call_later(min(self._interval_s, self._slow_s / 4), self._look)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -130,6 +136,7 @@ class _Pulse:
 
     def sending(self) -> None:
         self._last = self._loop.time()
+        self._left = None
         self._sending = True
 
     def sent(self) -> None:
@@ -140,15 +147,33 @@ class _Pulse:
         self._follower.nudge()
 
     def _look(self) -> None:
-        quiet_s = self._loop.time() - self._last
-        limit_s = self._slow_s if self._sending else self._interval_s
-        if quiet_s < limit_s:
-            self._timer = self._loop.call_later(limit_s - quiet_s, self._look)
-            return
-        if self._sending:
-            log.info("slow_reader_cut", seconds=quiet_s)
+        if self._sending and self._is_stalled():
+            log.info("slow_reader_cut", seconds=round(self._slow_s, 1))
             assert self._transport is not None
             self._transport.abort()
             return
-        self._follower.nudge()
-        self._timer = self._loop.call_later(self._interval_s, self._look)
+        left_s = self._interval_s - (self._loop.time() - self._last)
+        if left_s <= 0 and not self._sending:
+            self._follower.nudge()
+        if left_s <= 0:
+            left_s = self._interval_s
+        self._timer = self._loop.call_later(min(left_s, self._slow_s / 4), self._look)
+
+    def _is_stalled(self) -> bool:
+        """Whether the reader took nothing of this send for `slow_reader_timeout_s`. A large one on a slow line may take
+        longer than that as a whole."""
+        assert self._transport is not None
+        now, left = self._loop.time(), _unacknowledged(self._transport)
+        if self._left is not None and left < self._left:
+            self._last = now
+        self._left = left
+        return now - self._last >= self._slow_s
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Bytes that the reader's side has not taken yet: those in our buffer, and on Linux those in the kernel's."""
+    queued = 0
+    sock: Any = transport.get_extra_info("socket")
+    with suppress(OSError, ValueError):
+        (queued,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+    return transport.get_write_buffer_size() + queued

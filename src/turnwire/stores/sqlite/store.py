@@ -32,7 +32,7 @@ from turnwire.seams.store import (
 from turnwire.stores.common import require_condition
 from turnwire.stores.sqlite import calls, log, sessions, sweep, turns
 from turnwire.stores.sqlite.database import READER_BUSY_MS, Synchronous, connect, open_database
-from turnwire.stores.sqlite.writer import RETRY_AFTER_S, Operation, Writer, primary_code
+from turnwire.stores.sqlite.writer import RETRY_AFTER_S, Operation, Writer, is_full, primary_code
 
 T = TypeVar("T")
 
@@ -261,6 +261,8 @@ class _Readers:
                 raise StoreDamaged(f"the database {self._path} is damaged: {exc}") from exc
             if primary_code(exc) == sqlite3.SQLITE_BUSY:
                 raise StoreUnavailable("Another program holds the database.", retry_after_s=RETRY_AFTER_S) from exc
+            if is_full(exc):
+                raise StoreUnavailable(retry_after_s=RETRY_AFTER_S) from exc
             raise
         finally:
             if db.in_transaction:

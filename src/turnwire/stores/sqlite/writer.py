@@ -227,7 +227,7 @@ class Writer:
     def _judge(self, exc: Exception, group: _Group) -> Exception:
         """What the members of a group that was not written are told."""
         code = primary_code(exc)
-        if code == sqlite3.SQLITE_FULL:
+        if is_full(exc):
             logger.warning("The disk is full: a group of %d writes was rolled back.", _size(group))
             error: Exception = StoreUnavailable(retry_after_s=RETRY_AFTER_S)
         elif code in _FATAL:
@@ -316,8 +316,16 @@ def primary_code(exc: BaseException) -> int:
     return getattr(exc, "sqlite_errorcode", 0) & 0xFF
 
 
+def is_full(exc: BaseException) -> bool:
+    """Whether the disk has no room. SQLite says so as an I/O error where it could not enlarge the index of its
+    write-ahead log (32 KiB for every 4,096 pages of it), which holds nothing that outlives the processes."""
+    return (
+        primary_code(exc) == sqlite3.SQLITE_FULL or getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE
+    )
+
+
 def _ends_group(exc: Exception) -> bool:
-    return primary_code(exc) == sqlite3.SQLITE_FULL or primary_code(exc) in _FATAL
+    return is_full(exc) or primary_code(exc) in _FATAL
 
 
 def _size(group: _Group) -> int:
