@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from turnwire.protocol.events import EVENTS
-from turnwire.server.shapes import CallResults, NewMessage, NewSession, Problem, SessionPatch
+from turnwire.server.shapes import CallResults, NewMessage, NewSession, Problem, ReplayedRecord, SessionPatch
 
 _TITLES = {
     400: "The request is not valid.",
@@ -36,13 +36,25 @@ def errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "description": _TITLES[status]} for status in statuses}
 
 
-def stream_of(numbered: bool) -> dict[int | str, dict[str, Any]]:
-    """The stream as an answer, for a route's `responses`."""
-    name = "NumberedEvent" if numbered else "AnyEvent"
+def numbered_stream() -> dict[int | str, dict[str, Any]]:
+    """A numbered stream as an answer, for a route's `responses`."""
+    return _stream({"$ref": "#/components/schemas/NumberedEvent"})
+
+
+def stream_of_a_message() -> dict[int | str, dict[str, Any]]:
+    """The answers 200 to a message: a stream, numbered or not, as its caller asks; or, to a repeated one whose events
+    are gone, a note that says so."""
+    answers = _stream({"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("AnyEvent", "NumberedEvent")]})
+    replayed = {"$ref": f"#/components/schemas/{ReplayedRecord.__name__}"}
+    answers[200]["content"]["application/json"] = {"schema": replayed}
+    return answers
+
+
+def _stream(item_schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     content = {
         "text/event-stream": {
             "schema": {"type": "string", "description": _STREAM_TEXT},
-            "itemSchema": {"$ref": f"#/components/schemas/{name}"},
+            "itemSchema": item_schema,
         }
     }
     header = {"description": "The response id.", "schema": {"type": "string"}}
@@ -93,7 +105,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         )
         schemas = made["components"]["schemas"]
         schemas.update(event_schemas())
-        for body in (NewSession, SessionPatch, NewMessage, CallResults):
+        for body in (NewSession, SessionPatch, NewMessage, CallResults, ReplayedRecord):
             schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[body.__name__] = schema

@@ -16,7 +16,7 @@ from turnwire.seams.workspace import OutsideWorkspace, TooLarge, Workspace, Work
 from turnwire.seams.workspaces import workspace_of
 from turnwire.server.auth import Tenant
 from turnwire.server.context import Of, Services
-from turnwire.server.documents import errors_of, stream_of
+from turnwire.server.documents import errors_of, stream_of_a_message
 from turnwire.server.records import assistant_message_record, json_answer, user_message_record
 from turnwire.server.requests import PAGE_ITEMS, Cursor, Limit, body_of, documented_body, page_of
 from turnwire.server.shapes import DataPart, MessageRecord, NewMessage, TextPart
@@ -33,7 +33,7 @@ FILE_BYTES_MAX = 20 * 1024 * 1024
 @router.post(
     "",
     response_class=Response,
-    responses={**stream_of(numbered=False), **errors_of(400, 401, 403, 404, 409, 413, 415, 422, 429, 503)},
+    responses={**stream_of_a_message(), **errors_of(400, 401, 403, 404, 409, 413, 415, 422, 429, 503)},
     openapi_extra=documented_body(NewMessage),
 )
 async def send_message(

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from turnwire.protocol.errors import InvalidRequest
 from turnwire.server.auth import Reader, Tenant
 from turnwire.server.context import Of
-from turnwire.server.documents import errors_of, stream_of
+from turnwire.server.documents import errors_of, numbered_stream
 from turnwire.server.records import json_answer, response_record
 from turnwire.server.requests import PAGE_ITEMS, Cursor, Limit, page_of
 from turnwire.server.shapes import CancelRecord, ResponseRecord, TicketRecord
@@ -36,7 +36,7 @@ async def get_response(session_id: str, response_id: str, tenant: Tenant, of: Of
     "/{response_id}/events",
     response_class=Response,
     responses={
-        **stream_of(numbered=True),
+        **numbered_stream(),
         204: {"description": "The given event was the last: there is nothing to come."},
         **errors_of(400, 401, 404, 503),
     },
