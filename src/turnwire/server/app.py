@@ -40,6 +40,8 @@ def create_app(services: Services) -> FastAPI:
         version=__version__,
         summary="Agent sessions over Server-Sent Events.",
         description=DESCRIPTION,
+        # An address with a slash too many is none: a redirect would be an answer that nobody documents.
+        redirect_slashes=False,
         root_path=services.options.root_path,
         separate_input_output_schemas=False,
     )
