@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 from pydantic_ai import RunContext
+from pydantic_ai.exceptions import ModelAPIError, UnexpectedModelBehavior
 from pydantic_ai.messages import InstructionPart, ModelResponse, ToolCallPart
 from pydantic_ai.models import ModelRequestParameters, StreamedResponse
 from pydantic_ai.settings import ModelSettings
@@ -36,7 +37,7 @@ from turnwire.engine.recorder import Recorder
 from turnwire.engine.trouble import Silence, Trouble, explain, is_provider_error
 from turnwire.protocol.codec import encode_json
 from turnwire.protocol.events import Event, MessageResumed, ToolCallAnswered, ToolCallRequested, ToolResult, Usage
-from turnwire.seams.model import ChosenModel, Piece
+from turnwire.seams.model import ChosenModel, Piece, PiecewiseStream
 from turnwire.seams.store import CallRequest, HistoryEntry
 from turnwire.seams.tool import ToolContext
 
@@ -182,11 +183,14 @@ class Agent:
     def _whole(self, stream: StreamedResponse, writer: BlockWriter) -> ModelResponse:
         """The response, when its stream has come to its end."""
         response = stream.get()
+        if not isinstance(stream, PiecewiseStream) and not _says_that_it_is_whole(response):
+            # The vendors' SDKs take the end of the connection for the end of the answer.
+            raise ModelAPIError(self._parts.model.spec, "The provider's stream broke off before it was complete.")
         # A call that the stream did not tell of, piece by piece, is told of now.
         missing = [
             Piece(index, "call", part.args_as_json_str(), part.tool_name)
             for index, part in enumerate(response.parts)
-            if isinstance(part, ToolCallPart) and index not in writer.calls
+            if isinstance(part, ToolCallPart) and not writer.was_told_of(index)
         ]
         if missing:
             self._show(writer, missing)
@@ -290,18 +294,35 @@ class Agent:
         return entry
 
 
+def _says_that_it_is_whole(response: ModelResponse) -> bool:
+    """Whether the provider said why its answer ends there, in the library's words or in its own."""
+    return response.finish_reason is not None or bool((response.provider_details or {}).get("finish_reason"))
+
+
 async def _punctual(
     batches: AsyncIterator[list[Piece]], scope: asyncio.Timeout, limit_s: float
 ) -> AsyncIterator[list[Piece]]:
     """The batches, each within `limit_s` of the one before. The timer is moved once a second, not for each batch."""
     loop = asyncio.get_running_loop()
     moved = -1.0
-    async for batch in batches:
+    async for batch in _read(batches):
         now = loop.time()
         if now - moved > 1:
             moved = now
             scope.reschedule(now + limit_s + 1)
         yield batch
+
+
+async def _read(batches: AsyncIterator[list[Piece]]) -> AsyncIterator[list[Piece]]:
+    """The batches. The vendors' SDKs stumble over JSON that is not of their format in whatever way: the provider sent
+    it, so it is no failure of this program."""
+    try:
+        async for batch in batches:
+            yield batch
+    except Exception as exc:
+        if is_provider_error(exc):
+            raise
+        raise UnexpectedModelBehavior(f"What the provider sent could not be read: {exc!r}") from exc
 
 
 def _delay_s(attempts: int, trouble: Trouble) -> float:
