@@ -20,7 +20,7 @@ STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 CHUNK_HEAD = re.compile(rb"([0-9A-Fa-f]+)\r\n")
 
 # Bytes and characters that some reader takes for the end of a line.
-LINE_SPLITTERS = {"\r": "CR", "\u2028": "U+2028", "\u2029": "U+2029", "\u0085": "U+0085", "\ufeff": "a BOM"}
+LINE_SPLITTERS = {"\r": "CR", "\u2028": "U+2028", "\u2029": "U+2029", "\u0085": "U+0085"}
 
 
 class WireError(Exception):
