@@ -302,6 +302,10 @@ class World:
         self.orders[turn.id] = words
         return turn
 
+    def log(self, turn_id: str) -> list[Event]:
+        """As of the last `check()`."""
+        return self._logs[turn_id]
+
     def log_length(self, turn_id: str) -> int:
         return len(self._logs[turn_id])
 
