@@ -15,7 +15,7 @@ from turnwire.engine.asking import Asking
 from turnwire.engine.calls import NOT_RUN, STOPPED, Result
 from turnwire.engine.context import History, note_entry, return_entry
 from turnwire.engine.follow import Follower, Tail
-from turnwire.engine.limits import ERROR_CHARS_MAX
+from turnwire.engine.limits import ERROR_CHARS_MAX, STORE_RETRY_DELAY_MAX_S, STORE_RETRY_DELAY_S
 from turnwire.engine.places import Places
 from turnwire.engine.recorder import Recorder, TurnLost
 from turnwire.protocol.events import (
@@ -68,9 +68,14 @@ class Running:
                 self.task.cancel()
 
     async def load_history(self) -> None:
-        """Read the session's history, once."""
-        if not self.history.messages:
-            self.history = History(await self._store.read_history(self.turn.session_id))
+        """Read the session's history, once; however long the store can't give it, for without it no turn can end."""
+        delay_s = STORE_RETRY_DELAY_S
+        while not self.history.messages:
+            try:
+                self.history = History(await self._store.read_history(self.turn.session_id))
+            except StoreUnavailable:
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, STORE_RETRY_DELAY_MAX_S)
 
 
 Prepare = Callable[[Running], Awaitable[Agent]]

@@ -15,6 +15,7 @@ from pydantic_ai.exceptions import (
     ModelNotFoundError,
     ModelQuotaExceededError,
     ModelRateLimitError,
+    ModelRequestRejectedError,
     ModelServerError,
     ModelTimeoutError,
     ModelUnavailableError,
@@ -111,6 +112,8 @@ def explain(exc: BaseException, spec: str) -> Trouble:
             )
         case ModelHTTPError(status_code=status):
             return _by_status(status, spec, exc.retry_after)
+        case ModelRequestRejectedError():
+            return Trouble(_refused(spec, ""), transient=False)
         case ContentFilterError():
             return Trouble(
                 f"The provider of {spec} refused to answer because of its content filter: put the message otherwise.",
@@ -152,10 +155,16 @@ def _by_status(status: int, spec: str, retry_after: float | None) -> Trouble:
             )
         case _:
             return Trouble(
-                f"The provider of {spec} refused the request (status {status}): see whether this model takes what "
-                "was asked of it; the server's log has the provider's reason.",
+                _refused(spec, f" (status {status})"),
                 transient=status >= 500,
             )
+
+
+def _refused(spec: str, status: str) -> str:
+    return (
+        f"The provider of {spec} refused the request{status}: see whether this model takes what was asked of it; "
+        "the server's log has the provider's reason."
+    )
 
 
 def _wrong_key(spec: str) -> str:
