@@ -1,5 +1,6 @@
 """`turnwire serve`: settings, data folder, key and model, then the server, and its start-up lines when it listens."""
 
+import gc
 import os
 import shlex
 import signal
@@ -69,6 +70,8 @@ def _serve(config: Path | None, flags: dict[str, object]) -> int:
 
 def run_server(settings: Settings, data: DataDir, *, model: str, key: str | None, announce: Announce) -> int:
     """Blocks until the server has stopped. Apart, as the import takes a second or two."""
+    # What imports make is there to stay: nothing to collect, until the server is ready (wiring.py).
+    gc.disable()
     from turnwire.wiring import run
 
     return run(settings, data, model=model, key=key, announce=lambda where: announce(Address(where.host, where.port)))
