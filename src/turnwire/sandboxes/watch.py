@@ -24,12 +24,12 @@ class Watch:
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
-        self._watched: dict[Child, int] = {}
+        self._watched: dict[Child, list[int]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, child: Child, folder: int) -> None:
-        """Watch a child until its end. `folder`: an open folder of the disk that it may fill; it is copied."""
-        self._watched[child] = os.dup(folder)
+    def add(self, child: Child, folders: Iterable[int]) -> None:
+        """Watch a child until its end. `folders`: open ones that it may write to; the handles are copied."""
+        self._watched[child] = [os.dup(folder) for folder in folders]
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="watch of sandboxes")
 
@@ -38,20 +38,23 @@ class Watch:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        for folder in self._watched.values():
+        for child in list(self._watched):
+            self._forget(child)
+
+    def _forget(self, child: Child) -> None:
+        for folder in self._watched.pop(child):
             os.close(folder)
-        self._watched.clear()
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(limits.WATCH_INTERVAL_S)
             for child in [child for child in self._watched if child.ending is not None]:
-                os.close(self._watched.pop(child))
+                self._forget(child)
             if not self._watched:
                 return
-            full = [child for child, folder in self._watched.items() if _free_bytes(folder) < limits.DISK_FREE_BYTES_MIN]
-            for child in full:
-                child.stop("disk")
+            for child, folders in self._watched.items():
+                if any(_free_bytes(folder) < limits.DISK_FREE_BYTES_MIN for folder in folders):
+                    child.stop("disk")
             large = await asyncio.to_thread(larger_than, self._memory_bytes, [child.pid for child in self._watched])
             for child in self._watched:
                 if child.pid in large:
@@ -64,7 +67,10 @@ def larger_than(memory_bytes: int, pids: Iterable[int]) -> set[int]:
     found: set[int] = set()
     for pid in pids:
         family = _family(pid, children)
-        if sum(resident.get(one, 0) for one in family) > memory_bytes and sum(map(_proportional, family)) > memory_bytes:
+        if (
+            sum(resident.get(one, 0) for one in family) > memory_bytes
+            and sum(map(_proportional, family)) > memory_bytes
+        ):
             found.add(pid)
     return found
 

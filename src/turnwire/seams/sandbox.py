@@ -38,6 +38,7 @@ class Status(msgspec.Struct, frozen=True):
     reason: str = ""
     todo: str = ""
     gaps: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def available(self) -> bool:

@@ -31,7 +31,9 @@ def open_mounts(root: Path, access: FileAccess, owner: int | None) -> list[Mount
                 give_all_to(top, owner)
         with contextlib.ExitStack() as opened:
             for parts in sorted(wanted, key=lambda parts: (len(parts), parts)):
-                if any(mount.writable == wanted[parts] and parts[: len(mount.parts)] == mount.parts for mount in mounts):
+                if any(
+                    mount.writable == wanted[parts] and parts[: len(mount.parts)] == mount.parts for mount in mounts
+                ):
                     continue
                 with foreign_errors(parts):
                     handle = _open(top, parts, make=wanted[parts])
