@@ -54,6 +54,7 @@ def _upper(value: object) -> object:
 
 
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Paths = Annotated[list[Path], NoDecode, BeforeValidator(_split)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 Thinking = Annotated[Literal["off", "low", "medium", "high"], BeforeValidator(_lower)]
 
@@ -137,7 +138,34 @@ class Settings(BaseSettings):
         None, max_length=100_000, description="What every agent is told before the conversation."
     )
     tools_enabled: bool = Field(
-        True, description="Whether the agent has the server's own tools (files in its workspace)."
+        True, description="Whether the agent has the server's own tools (files in its workspace, and a shell)."
+    )
+    sandbox: Annotated[Literal["auto", "bubblewrap", "none"], BeforeValidator(_lower)] = Field(
+        "auto",
+        description="Where the agent's commands run. `auto`: in bubblewrap; where that doesn't work there is no "
+        "`bash`. `bubblewrap`: the same, but the server then doesn't start. `none`: without a sandbox, with all the "
+        "rights of the server's own user.",
+    )
+    sandbox_network: bool = Field(
+        False,
+        description="Whether the agent's commands reach the internet, private networks and this machine excepted. "
+        "Needs `pasta` (package passt).",
+    )
+    sandbox_memory_mb: int = Field(
+        2048, ge=64, le=1_000_000, description="Memory of one command, in MiB: of each process, and of all together."
+    )
+    sandbox_processes_max: int = Field(
+        256, ge=8, le=100_000, description="Processes and threads of one command, running at the same time."
+    )
+    sandbox_cpu_s: int = Field(1800, ge=1, le=10**7, description="CPU seconds of one process of a command.")
+    sandbox_file_mb: int = Field(1024, ge=1, le=10**7, description="The largest file that a command can write, in MiB.")
+    sandbox_tmp_mb: int = Field(
+        512, ge=1, le=1_000_000, description="Size of a command's own `/tmp`, in MiB; it is memory."
+    )
+    sandbox_paths: Paths = Field(
+        [],
+        description="Further files and folders of this machine that commands may read, such as a virtual environment: "
+        "absolute paths. A `bin` folder in one goes first in PATH.",
     )
     step_retries: int = Field(
         2,
@@ -255,6 +283,14 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return Path(os.path.abspath(value.expanduser()))  # noqa: PTH100 (resolve() would follow links)
+
+    @field_validator("sandbox_paths")
+    @classmethod
+    def _absolute_paths(cls, value: list[Path]) -> list[Path]:
+        for path in value:
+            if not path.is_absolute() or ".." in path.parts or path == Path("/"):
+                raise ValueError(f"{str(path)!r} is not an absolute path of something below /")
+        return value
 
     @field_validator("database_url")
     @classmethod

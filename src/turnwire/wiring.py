@@ -27,8 +27,10 @@ from turnwire.models.errors import ModelError
 from turnwire.models.resolve import Models as ResolvedModels
 from turnwire.protocol.errors import InvalidRequest
 from turnwire.protocol.ids import new_request_id
+from turnwire.sandboxes.choose import choose as choose_sandbox
 from turnwire.seams.clock import Clock, SystemClock
 from turnwire.seams.model import ChosenModel, ModelEntry, ThinkingLevel
+from turnwire.seams.sandbox import Sandbox, Status
 from turnwire.seams.store import Key, Store
 from turnwire.seams.tool import ToolContext
 from turnwire.seams.workspace import EVERYTHING, NOTHING, FileAccess, Workspace
@@ -37,11 +39,12 @@ from turnwire.server.auth import DEFAULT_TENANT, Keys, key_digest
 from turnwire.server.context import ServerOptions, Services
 from turnwire.server.run import HttpOptions, serve
 from turnwire.server.tickets import Tickets
-from turnwire.settings import Settings
+from turnwire.settings import PREFIX, Settings
 from turnwire.skills.directory import DirectorySkills
 from turnwire.stores.sqlite.database import StoreRefused
 from turnwire.stores.sqlite.store import SQLiteStore
 from turnwire.tools.files import FileTools
+from turnwire.tools.shell import ShellTools
 from turnwire.workspaces.directory import DirectoryWorkspace, DirectoryWorkspaces
 from turnwire.workspaces.quota import Quota
 
@@ -64,11 +67,13 @@ class Address(NamedTuple):
         return f"http://{host}:{self.port}"
 
 
-def run(settings: Settings, data: DataDir, *, model: str, key: str | None, announce: Callable[[Address], None]) -> int:
+def run(
+    settings: Settings, data: DataDir, *, model: str, key: str | None, announce: Callable[[Address, Status], None]
+) -> int:
     """Serve until asked to stop; the process's exit code. Blocks.
 
     `key`: the data folder's own key, None when the settings have one. `announce` is called once the server listens
-    and is ready. `StartRefused` when it can't start.
+    and is ready, with what became of the sandbox. `StartRefused` when it can't start.
     """
     # Before anything else is set up, so that a taken port is said at once.
     sock = _listen(settings)
@@ -85,7 +90,7 @@ async def _run(
     model: str,
     key: str | None,
     sock: socket.socket,
-    announce: Callable[[Address], None],
+    announce: Callable[[Address, Status], None],
 ) -> int:
     failed: list[Exception] = []
     stop = asyncio.Event()
@@ -111,12 +116,17 @@ async def _run(
             data.workspaces, quota=Quota(settings.workspace_quota_bytes, settings.workspace_files_max)
         )
         skills = DirectorySkills(data.skills, _read_only)
-        services = _services(settings, store, models, workspaces, skills, clock)
         # In nobody's way; a daemon, so that it can't keep the process when it is to end.
         started_at = time.time()
         threading.Thread(target=_remove_leftovers, args=(workspaces, started_at), daemon=True).start()
+        sandbox = make_sandbox(settings, data)
+        if settings.sandbox == "bubblewrap" and not sandbox.status.available:
+            raise StartRefused(f"{PREFIX}SANDBOX=bubblewrap, but: {sandbox.status.reason} To do: {sandbox.status.todo}")
+        stack.push_async_callback(sandbox.aclose)
+        shell = ShellTools(sandbox)
+        services = _services(settings, store, models, workspaces, skills, shell, clock)
         app = create_app(services)
-        sweeper = asyncio.create_task(_sweeper(settings, store, services, clock).run())
+        sweeper = asyncio.create_task(_sweeper(settings, store, services, shell, clock).run())
         stack.callback(sweeper.cancel)
 
         # Before the first request is answered: a new turn must not be taken for one whose server died, and a client
@@ -129,7 +139,7 @@ async def _run(
             _freeze_heap()
             services.ready.set()
             host, port = sock.getsockname()[:2]
-            announce(Address(host, port))
+            announce(Address(host, port), sandbox.status)
 
         await serve(app, sock, services.turns, _http_options(settings), ready=ready, stop=stop)
     if failed:
@@ -195,16 +205,34 @@ def _remove_leftovers(workspaces: DirectoryWorkspaces, before: float) -> None:
         log.info("leftovers_removed", files=removed)
 
 
+def make_sandbox(settings: Settings, data: DataDir) -> Sandbox:
+    """The sandbox that the settings ask for. Whether it works, its status tells."""
+    return choose_sandbox(
+        settings.sandbox,
+        memory_mib=settings.sandbox_memory_mb,
+        processes=settings.sandbox_processes_max,
+        file_mib=settings.sandbox_file_mb,
+        tmp_mib=settings.sandbox_tmp_mb,
+        cpu_s=settings.sandbox_cpu_s,
+        network=settings.sandbox_network,
+        paths=settings.sandbox_paths,
+        hidden=[data.path],
+    )
+
+
 def _services(
     settings: Settings,
     store: Store,
     models: ResolvedModels,
     workspaces: DirectoryWorkspaces,
     skills: DirectorySkills,
+    shell: ShellTools,
     clock: Clock,
 ) -> Services:
     chooser = _Models(models, settings.thinking)
     toolsets: list[AbstractToolset[ToolContext]] = [FileTools()] if settings.tools_enabled else []
+    if settings.tools_enabled and shell.available:
+        toolsets.append(shell)
     toolset = CombinedToolset(toolsets)
     options = Options(
         owner=new_request_id(),
@@ -249,11 +277,12 @@ def _services(
     )
 
 
-def _sweeper(settings: Settings, store: Store, services: Services, clock: Clock) -> Sweeper:
+def _sweeper(settings: Settings, store: Store, services: Services, shell: ShellTools, clock: Clock) -> Sweeper:
     return Sweeper(
         store,
         services.workspaces,
         clock,
+        end_session=shell.end_session,
         idle_ttl_s=settings.idle_ttl_s,
         replay_retention_s=settings.replay_retention_s,
     )

@@ -4,6 +4,7 @@ In small bites, each a short transaction of its own, so that the hot path never 
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -17,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 class Sweeper:
     """Sweeps every SWEEP_INTERVAL_S. `replay_retention_s`: how long a finished turn's events stay; None: as its
-    session."""
+    session. `end_session`: ends what still runs for a session that is gone, before its files go."""
 
     def __init__(
         self,
@@ -27,10 +28,12 @@ class Sweeper:
         *,
         idle_ttl_s: float,
         replay_retention_s: float | None,
+        end_session: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._workspaces = workspaces
         self._clock = clock
+        self._end_session = end_session
         self._idle_ttl_s = idle_ttl_s
         self._replay_retention_s = replay_retention_s
 
@@ -52,6 +55,8 @@ class Sweeper:
         expired = await self._store.expire_sessions(idle_ttl_s=self._idle_ttl_s, limit=SWEEP_BITE)
         purged = await self._store.purge_sessions(limit=SWEEP_BITE)
         for session in purged:
+            if self._end_session is not None:
+                await self._end_session(session.id)
             if session.workspace == "private":
                 await asyncio.to_thread(self._workspaces.remove_private, session.tenant, session.id)
         dropped = 0

@@ -57,3 +57,30 @@ FILE_TIME_LIMIT_S = 30.0
 
 FILE_THREADS_MAX = 8
 """Worker threads for file tools, apart from the event loop's own, so that slow searches hold up only each other."""
+
+COMMAND_BYTES_MAX = 100_000
+"""Length of a `bash` command: Linux takes 128 KiB in one argument (MAX_ARG_STRLEN). A longer script is a file."""
+
+BASH_TIME_S = 120.0
+"""A command ends after so long when the call says nothing: most builds and tests are done by then."""
+
+BASH_TIME_MAX_S = 3600.0
+"""The longest that a call may ask for; what runs longer is a background task, which doesn't hold up its turn."""
+
+BASH_TIME_LIMIT_S = BASH_TIME_MAX_S + 30.0
+"""The engine's limit for one call of `bash`: behind the command's own, which tells the model more."""
+
+OUTPUT_HEAD_BYTES = 16 * 1024
+"""Bytes shown of the beginning of a command's output: what was done."""
+
+OUTPUT_TAIL_BYTES = 32 * 1024
+"""Bytes shown of its end, where errors and results are. Together some 12,000 tokens."""
+
+TASKS_MAX = 8
+"""Background tasks of a session that are remembered: a few servers and watchers; ended ones make room."""
+
+TASK_FIRST_LOOK_S = 1.0
+"""A background task that ends within this is told at once: a mistyped command does."""
+
+TASK_WAIT_MAX_S = 60.0
+"""The longest that one look at a background task waits for it."""
