@@ -482,6 +482,11 @@ class Api:
         first = 0 if after is None else after + 1
         return Turn(response, content, self.check_stream(response, content, first=first))
 
+    def ticket(self, session: str, response_id: str) -> str:
+        """The URL, relative to the server's root, on which this response can be followed without a key."""
+        path = f"/v1/sessions/{session}/responses/{response_id}/ticket"
+        return self.request("POST", path, status=200).json()["url"]
+
     def messages(self, session: str, **params: Any) -> Any:
         return self.get(f"/v1/sessions/{session}/messages", params=params)
 

@@ -17,22 +17,29 @@ class Places:
         self._taken: Counter[str] = Counter()
         self._total = 0
 
+    def refusal(self, tenant: str) -> RateLimited | Unavailable | None:
+        """Why this tenant can't begin a turn now; None when it can."""
+        if self._taken[tenant] >= self._tenant_max:
+            return RateLimited(
+                f"This tenant has as many turns running as it may ({self._tenant_max}): wait for one to end.",
+                retry_after_s=RETRY_AFTER_LIMIT_S,
+            )
+        if self._total >= self._max:
+            return Unavailable(
+                f"The server runs as many turns as it takes ({self._max}): try again soon.",
+                retry_after_s=RETRY_AFTER_LIMIT_S,
+            )
+        return None
+
     @contextmanager
     def reserved(self, tenant: str) -> Generator[None]:
         """A place for a turn that is about to begin: given back when it does not.
 
         `RateLimited` at the tenant's limit, `Unavailable` at the server's.
         """
-        if self._taken[tenant] >= self._tenant_max:
-            raise RateLimited(
-                f"This tenant has {self._tenant_max} turns running, as many as it may: wait for one to end.",
-                retry_after_s=RETRY_AFTER_LIMIT_S,
-            )
-        if self._total >= self._max:
-            raise Unavailable(
-                f"The server runs {self._max} turns, as many as it takes: try again soon.",
-                retry_after_s=RETRY_AFTER_LIMIT_S,
-            )
+        refusal = self.refusal(tenant)
+        if refusal is not None:
+            raise refusal
         self.take(tenant)
         try:
             yield

@@ -116,10 +116,16 @@ class Turns:
         chosen = await self._models.choose(message.model or session.model)
         for part in message.parts:
             _check_part(part, chosen)
+        refusal = self._places.refusal(tenant)
+        if refusal is not None and message.key is not None:
+            # A retry of a message whose turn has begun takes no place.
+            return await self._begin(session, message, refusal)
         with self._places.reserved(tenant):
             return await self._begin(session, message)
 
-    async def _begin(self, session: Session, message: Message) -> tuple[Turn, bool]:
+    async def _begin(
+        self, session: Session, message: Message, refusal: Exception | None = None
+    ) -> tuple[Turn, bool]:
         turn_id = new_response_id()
         created = MessageCreated(turn_id, session.id)
         frames = encode_frame(created)
@@ -138,6 +144,7 @@ class Turns:
                 lease_s=self._options.lease_s,
                 idempotency_key=message.key,
                 fingerprint=_fingerprint(session.id, message),
+                refusal=refusal,
             )
         )
         if not begun.replayed:

@@ -45,8 +45,8 @@ class Mounted:
     def mounts(self, owner: int | None = None) -> Sequence[Mount]:
         mounts = list(self._main.mounts(owner))
         try:
-            for mount in self._other.mounts(owner):
-                mounts.append(msgspec.structs.replace(mount, writable=False, at=self._at))
+            others = self._other.mounts(owner)
+            mounts += [msgspec.structs.replace(mount, writable=False, at=self._at) for mount in others]
         except BaseException:
             for mount in mounts:
                 os.close(mount.fd)

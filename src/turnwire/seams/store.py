@@ -123,6 +123,8 @@ class NewTurn(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     fingerprint: bytes = b""
     """What a repeat under the same key must match."""
+    refusal: Exception | None = None
+    """There is no place for a new turn: what is raised unless the idempotency key began one before."""
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -280,7 +282,8 @@ class Store(Protocol):
 
         `SessionBusy` (with `response_id`) when a turn is running, by the unique index and nothing else.
         An idempotency key is looked up first: the same fingerprint gives the turn that it began, another one is an
-        `IdempotencyMismatch`. A refused call does not use up its key.
+        `IdempotencyMismatch`. A refused call does not use up its key. Where no turn may begin (`refusal`), such a
+        repeat is still answered.
         """
         ...
 

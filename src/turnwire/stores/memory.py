@@ -229,6 +229,8 @@ class MemoryStore:
         replayed = self._replay(new, now)
         if replayed is not None:
             return replayed
+        if new.refusal is not None:
+            raise new.refusal
         session = self._session(new.tenant, new.session_id)
         before = self._turns.get(new.id)
         if before is not None:

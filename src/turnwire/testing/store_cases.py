@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from turnwire.protocol.codec import encode_frame, split_frames
-from turnwire.protocol.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, SessionBusy
+from turnwire.protocol.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, SessionBusy, Unavailable
 from turnwire.protocol.events import MessageCreated, TextDelta, Usage
 from turnwire.protocol.ids import new_message_id, new_response_id, new_session_id
 from turnwire.seams.store import (
@@ -722,6 +722,20 @@ async def a_refused_call_does_not_use_up_its_key(store: Store, clock: TurnableCl
     await end(store, turn)
     assert not (await store.begin_turn(keyed(session, fingerprint=b"f2"))).replayed
     assert not (await store.begin_turn(keyed(await make_session(store, clock), key="k2"))).replayed
+
+
+@_case
+async def where_no_turn_may_begin_a_key_still_finds_its_own(store: Store, clock: TurnableClock) -> None:
+    session, other = await make_session(store, clock), await make_session(store, clock)
+    first = await begin(store, session, idempotency_key="k1", fingerprint=b"f1")
+    full = Unavailable("There is no place.")
+
+    assert (await store.begin_turn(keyed(session, refusal=full))).turn.id == first.id
+    with raises(IdempotencyMismatch):
+        await store.begin_turn(keyed(session, fingerprint=b"f2", refusal=full))
+    with raises(Unavailable):
+        await store.begin_turn(keyed(other, key="k2", refusal=full))
+    assert not (await store.begin_turn(keyed(other, key="k2"))).replayed
 
 
 @_case

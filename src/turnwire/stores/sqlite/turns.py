@@ -21,6 +21,8 @@ def begin(db: sqlite3.Connection, now: float, new: NewTurn) -> Begun:
         replayed = _replay(db, now, new)
         if replayed is not None:
             return replayed
+    if new.refusal is not None:
+        raise new.refusal
     session = sessions.get_row(db, new.tenant, new.session_id)
     claimed = db.execute(
         "INSERT INTO turns (id, session, created_at, owner, lease_until) VALUES (?,?,?,?,?)"
