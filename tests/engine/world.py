@@ -51,7 +51,7 @@ class World:
         self._more = more
         self.turns = self.new_turns()
 
-    def choose(self, spec: str | None) -> Chosen:
+    async def choose(self, spec: str | None) -> Chosen:
         name = spec or str(self._models.default)
         return Chosen(name, self._models.resolve(spec), self._context_tokens)
 
