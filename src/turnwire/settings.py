@@ -134,7 +134,9 @@ class Settings(BaseSettings):
         None, description="How much models think when a message doesn't say. Unset: as the model does by itself."
     )
     instructions: str | None = Field(
-        None, max_length=100_000, description="What every agent is told before the conversation."
+        None,
+        max_length=100_000,
+        description="What every agent is told before the conversation, behind the server's own short prompt.",
     )
     context_tokens_max: int | None = Field(
         None,

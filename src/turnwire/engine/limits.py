@@ -110,3 +110,6 @@ SUMMARY_SHOWN_BYTES_MIN = 4000
 
 SUMMARY_SHARE_MAX = 0.6
 """The share of a model's context that it is shown at once when it sums up; more is summed up in several requests."""
+
+AGENTS_FILE_BYTES_MAX = 32 * 1024
+"""Bytes of a workspace's AGENTS.md that each model request carries: some 8,000 tokens, more than good ones have."""

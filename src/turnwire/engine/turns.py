@@ -17,6 +17,7 @@ from turnwire.engine.calls import Tools
 from turnwire.engine.context import clean_text, prompt_entry
 from turnwire.engine.follow import Follower
 from turnwire.engine.functions import FunctionToolset, read_functions
+from turnwire.engine.instructions import instructions_for
 from turnwire.engine.limits import CONTEXTS_KEPT, RETRY_AFTER_DRAINING_S
 from turnwire.engine.places import Places
 from turnwire.engine.recovery import Reason, give_up, rebuild, take_up
@@ -178,7 +179,9 @@ class Turns:
         context = tool_run_context(ToolContext(session.tenant, session.id, workspace), chosen.model)
         toolset = CombinedToolset([self._toolset, FunctionToolset(read_functions(session.tools, ()))])
         tools = await toolset.get_tools(context) if chosen.tools else {}
-        instructions = "\n\n".join(filter(None, [self._options.instructions, session.instructions])) or None
+        instructions = await asyncio.to_thread(
+            instructions_for, self._options.instructions, session.instructions, workspace if chosen.tools else None
+        )
         model_settings = _model_settings(settings, chosen)
         running.asking = Asking(
             self._store, running.turn.id, self._clock, timeout_s=self._options.tool_result_timeout_s
