@@ -135,7 +135,17 @@ class Settings(BaseSettings):
         None, description="How much models think when a message doesn't say. Unset: as the model does by itself."
     )
     instructions: str | None = Field(
-        None, max_length=100_000, description="What every agent is told before the conversation."
+        None,
+        max_length=100_000,
+        description="What every agent is told before the conversation, behind the server's own short prompt.",
+    )
+    context_tokens_max: int | None = Field(
+        None,
+        ge=1024,
+        le=100_000_000,
+        description="How many tokens of context a conversation may fill, answer included, before it is shortened and "
+        "summed up. Unset: what is known of the model, and 128,000 where nothing is. Servers that cut a conversation "
+        "off silently (Ollama) need it set to their own limit.",
     )
     tools_enabled: bool = Field(
         True, description="Whether the agent has the server's own tools (files in its workspace, and a shell)."

@@ -18,8 +18,8 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
 
 from turnwire.datadir import DataDir, StartRefused
-from turnwire.engine.agent import StepLimits
 from turnwire.engine.context import warm_up
+from turnwire.engine.requests import StepLimits
 from turnwire.engine.sessions import Sessions
 from turnwire.engine.sweeper import Sweeper
 from turnwire.engine.turns import Options, Turns
@@ -229,7 +229,7 @@ def _services(
     shell: ShellTools,
     clock: Clock,
 ) -> Services:
-    chooser = _Models(models, settings.thinking)
+    chooser = _Models(models, settings.thinking, settings.context_tokens_max)
     toolsets: list[AbstractToolset[ToolContext]] = [FileTools()] if settings.tools_enabled else []
     if settings.tools_enabled and shell.available:
         toolsets.append(shell)
@@ -308,6 +308,7 @@ class _Chosen(NamedTuple):
     files: bool
     resolved: ResolvedModels
     default_thinking: ThinkingLevel | None
+    context_tokens: int | None
 
     def settings(self, thinking: ThinkingLevel | None) -> ModelSettings:
         return self.resolved.thinking_settings(self.spec, thinking or self.default_thinking)
@@ -316,8 +317,9 @@ class _Chosen(NamedTuple):
 class _Models:
     """`turnwire.seams.model.Models`: what callers may name, and what they are told when it can't be had."""
 
-    def __init__(self, models: ResolvedModels, thinking: ThinkingLevel | None) -> None:
+    def __init__(self, models: ResolvedModels, thinking: ThinkingLevel | None, context_tokens_max: int | None) -> None:
         self._models = models
+        self._context_tokens_max = context_tokens_max
         self._thinking: ThinkingLevel | None = thinking
 
     async def choose(self, spec: str | None) -> ChosenModel:
@@ -333,4 +335,5 @@ class _Models:
         except ModelError as exc:
             raise InvalidRequest(f"model: {exc}") from exc
         name = spec or str(models.default)
-        return _Chosen(name, model, can.tools, can.images, can.files, models, self._thinking)
+        context = models.context_tokens(name, self._context_tokens_max)
+        return _Chosen(name, model, can.tools, can.images, can.files, models, self._thinking, context)

@@ -15,9 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from plugins.tools import CHROMIUM_NAMES
-
 from e2e import wire
+from plugins.tools import CHROMIUM_NAMES
 
 FLAGS = (
     "--headless",

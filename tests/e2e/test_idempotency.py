@@ -169,7 +169,9 @@ def test_keys_are_kept_over_restarts_and_a_draining_server_uses_none_up(serve: C
     finished = api.send(session, "hello", headers=keyed("finished"))
 
     message = "/text a\n/stall 1\n/text b"
-    with api.stream("POST", f"/v1/sessions/{other}/messages", json={"message": message}, headers=keyed("k")) as response:
+    with api.stream(
+        "POST", f"/v1/sessions/{other}/messages", json={"message": message}, headers=keyed("k")
+    ) as response:
         server.send_signal(signal.SIGTERM)
         eventually(lambda: "stopping" in server.log)
         refused(api, session, "late", 503, "unavailable", message="late")

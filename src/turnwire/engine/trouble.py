@@ -35,6 +35,10 @@ _KEY_VARIABLES = {
 }
 
 
+class TurnFailed(Exception):
+    """The turn can't go on; the text is the sentence of its `message.error`."""
+
+
 class Trouble(NamedTuple):
     """`transient`: the same request may well succeed when it is made again."""
 
@@ -57,6 +61,14 @@ def is_provider_error(exc: BaseException) -> bool:
     if isinstance(exc, ModelAPIError | UnexpectedModelBehavior | UserError | Silence | OSError):
         return True
     return type(exc).__module__.partition(".")[0] in _TRANSPORTS
+
+
+def is_too_long(exc: BaseException) -> bool:
+    """Whether the provider refused the conversation as longer than the model's context."""
+    if isinstance(exc, ModelContextWindowExceededError):
+        return True
+    # llama.cpp's own server has a code of its own.
+    return isinstance(exc, ModelHTTPError) and exc.status_code == 400 and "exceed_context_size" in str(exc.body)
 
 
 def explain(exc: BaseException, spec: str) -> Trouble:
@@ -85,7 +97,7 @@ def explain(exc: BaseException, spec: str) -> Trouble:
                 f"The quota or the credit of the account at the provider of {spec} is used up: raise it there.",
                 transient=False,
             )
-        case ModelContextWindowExceededError():
+        case _ if is_too_long(exc):
             return Trouble(
                 f"The conversation is longer than the model {spec} takes: begin a new session, or shorten the message.",
                 transient=False,
