@@ -67,7 +67,9 @@ def _methods_at(app: FastAPI, request: Request) -> set[str]:
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     methods: set[str] = set()
     for template, operations in app.openapi()["paths"].items():
-        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
+        # {path} is the one parameter that may hold slashes.
+        pattern = re.sub(r"\{\w+\}", "[^/]+", template.replace("{path}", ".+"))
+        if re.fullmatch(pattern, path, re.DOTALL):
             methods.update(method.upper() for method in operations)
     return methods
 
