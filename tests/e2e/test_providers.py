@@ -285,7 +285,7 @@ def test_settings_and_instructions_reach_the_provider(patient: Api, vendor: Vend
     assert 77 in (body.get("max_tokens"), body.get("max_output_tokens"), body.get("max_completion_tokens"))
     assert "Speak like a duck." in json.dumps(body)
     tools = {tool.get("name") or tool["function"]["name"] for tool in body["tools"]}
-    assert tools == {"read_file", "write_file", "edit_file", "list_files", "search_files"}
+    assert tools >= {"read_file", "write_file", "edit_file", "list_files", "search_files"}
 
 
 def test_a_conversation_goes_on_over_many_turns(patient: Api, vendor: Vendor) -> None:
