@@ -6,12 +6,14 @@ the laws are broken.
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import structlog
 from pydantic_ai import RunContext
 from pydantic_ai.messages import (
     ModelMessage,
@@ -35,7 +37,7 @@ from turnwire.engine.turns import Message, MessagePart, Options, Turns
 from turnwire.models.demo import DemoModel
 from turnwire.protocol.codec import decode_frames
 from turnwire.protocol.errors import LocalProtocolError, NotFound, TurnwireError
-from turnwire.protocol.events import TERMINAL, Event, MessageResumed
+from turnwire.protocol.events import TERMINAL, Event, MessageResumed, ToolUseExecuting
 from turnwire.protocol.grammar import Grammar
 from turnwire.protocol.ids import new_session_id
 from turnwire.protocol.sse import SSEDecoder
@@ -135,11 +137,13 @@ def history_faults(messages: list[ModelMessage]) -> list[str]:
 class MarkingTools(FunctionToolset[ToolContext]):
     """`count`, which must not run twice, `look`, which may, and both take their time."""
 
-    def __init__(self, marks: Counter[str]) -> None:
+    def __init__(self, world: "World") -> None:
         super().__init__(id="marks", max_retries=0)
 
         async def count(token: str, seconds: float = 0.0) -> str:
-            marks[token] += 1
+            world.marks[token] += 1
+            if not await world.is_executing(token):
+                world.wrong.append(f"{token} ran before its tool_use.executing was durable")
             await asyncio.sleep(seconds)
             return f"counted {token}"
 
@@ -161,7 +165,7 @@ class Server:
         self.model_faults = world.model_faults
         store = faulty_store(world.store, self.faults)
         model = LookingModel(FaultyModel(DemoModel(pace=50.0), world.model_faults), world.wrong)
-        tools = FaultyTools(MarkingTools(world.marks), world.tool_faults)
+        tools = FaultyTools(MarkingTools(world), world.tool_faults)
         options = Options(owner=name, lease_s=LEASE_S, recoveries_max=world.recoveries_max)
         self.turns = Turns(store, OneModel(model), tools, world.workspaces, world.clock, options)
         self._leases = Leases(store, self.turns, name, lease_s=LEASE_S)
@@ -235,6 +239,9 @@ class World:
     def __init__(self, folder: Path, *, seed: int = 0, recoveries_max: int = 3) -> None:
         self.seed = seed
         self.recoveries_max = recoveries_max
+        # Thousands of faults are written to the log, each with its trace: that would be most of the time.
+        self._log_settings = structlog.get_config()
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         self.loop = VirtualTimeLoop()
         asyncio.set_event_loop(self.loop)
         self.clock = LoopClock(self.loop)
@@ -326,6 +333,18 @@ class World:
             self.deleted.add(session_id)
 
     # Its laws
+
+    async def is_executing(self, token: str) -> bool:
+        """Whether a running turn's log says that the call with this token is being made."""
+        for session_id in self.sessions:
+            if session_id in self.deleted:
+                continue
+            for turn in await self.store.list_turns(TENANT, session_id, limit=1):
+                page = await self.store.read_events(turn.id, 0, bytes_max=1 << 40)
+                events = [event for segment in page.segments for event in decode_frames(segment.frames)]
+                if any(isinstance(e, ToolUseExecuting) and e.input.get("token") == token for e in events):
+                    return True
+        return bool(self.deleted)  # it may be of a session that can't be looked at any more
 
     def check(self) -> None:
         faults = self.loop.run_until_complete(self._faults())
@@ -440,3 +459,4 @@ class World:
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         asyncio.set_event_loop(None)
         self.loop.close()
+        structlog.configure(**self._log_settings)
