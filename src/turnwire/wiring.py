@@ -150,8 +150,8 @@ async def _run(
 def _freeze_heap() -> None:
     """Take what is there now out of the garbage collector's care: it stays as long as the process.
 
-    Else a full collection, of which busy servers have many, walks through 200,000 objects of imported modules, and
-    all streams stand still for a tenth of a second.
+    Else each full collection walks through more than 100,000 objects of imported modules too, and all streams stand
+    still for it (bench/RESULTS.md).
     """
     gc.collect()
     gc.freeze()
