@@ -14,7 +14,8 @@ SECRET = b"what nobody may read"
 _pieces = st.sampled_from(
     [b"..", b".", b"%2e%2e", b"%2E.", b".%2e", b"%252e%252e", b"%c0%ae%c0%ae", b"%5cx2e%5cx2e", b"%00", b"%0a", b"%ff",
      b"\xff", b"a", b"in", b"out", b"loop", b"fifo", b"real", b"secret", b"outside", b"workspace", b"private",
-     b"shared", b"etc", b"passwd", b"proc", b"self", b"root", b"", b"%20", b"~", b"%", b"%zz", b";x=1", b"a%2fb", b"x" * 260]
+     b"shared", b"etc", b"passwd", b"proc", b"self", b"root", b"", b"%20", b"~", b"%", b"%zz", b";x=1", b"a%2fb",
+     b"x" * 260]
 )  # fmt: skip
 _slashes = st.sampled_from([b"/", b"/", b"/", b"//", b"%2f", b"%2F", b"%5c", b"%252f", b"/./", b"\\"])
 

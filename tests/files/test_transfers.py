@@ -16,11 +16,13 @@ import pytest
 
 from files.served import KEY, Files, Served, error_of, eventually
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 MEMORY_KIB_MAX = 24 * 1024
 """What a transfer may add to the server's memory, whatever the file's size: some pieces, and the allocator's air."""
 
-SIZES = [pytest.param(200, marks=pytest.mark.slow), pytest.param(1024, marks=pytest.mark.long)]
+SIZES = [200, pytest.param(1024, marks=pytest.mark.long)]
 
 
 def noise(mib: int) -> Iterator[bytes]:

@@ -1,8 +1,10 @@
 """Skills over HTTP, and what an agent makes of them."""
 
 import json
+import os
 import subprocess
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from fakes import Answer, FakeOpenAIChat, ToolCall
 from files.served import KEY, PROGRAM, Files, Served, error_of, eventually
 from skills.hostile import hostile, zipped
 from turnwire.skills.limits import SKILLS_MAX
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -180,10 +184,10 @@ async def test_an_agent_is_told_of_skills_and_reads_them(start: Callable[..., Se
         await to_thread.run_sync(_results, session, "Again.")
 
     told = [str(request.body["messages"][0]["content"]) for request in fake.requests]
-    assert told[0].startswith("Be kind.")
-    assert "- pdf-tools: Pages out of PDFs. Use it for PDFs." in told[0]
+    line = "- pdf-tools: Pages out of PDFs. Use it for PDFs."
+    assert "Be kind." in told[0] and line in told[0]
     assert told[1] == told[0]
-    assert told[2] == "Be kind."
+    assert "Be kind." in told[2] and "/skills" not in told[2]
     (read, root, listed, found, written, edited, climbed, missing, relative) = results
     assert read == (skill_md("pdf-tools", "Pages out of PDFs. Use it for PDFs.").decode(), False)
     assert root == ("/skills/pdf-tools/", False)
@@ -191,6 +195,30 @@ async def test_an_agent_is_told_of_skills_and_reads_them(start: Callable[..., Se
     assert found == ("/skills/pdf-tools/ref/notes.md:1: a needle", False)
     assert [result[1] for result in (written, edited, climbed, missing, relative)] == [True] * 5
     assert "only be read" in written[0]
+
+
+@pytest.mark.xfail(
+    os.geteuid() == 0, reason="no command runs where root's data folder is closed to others", strict=False
+)
+async def test_a_script_of_a_skill_runs_in_the_sandbox(start: Callable[..., Served]) -> None:
+    command = "cd /skills/counter && ./scripts/count.sh data; echo mine > SKILL.md; ls /skills /skills/.."
+    call = ToolCall("bash", [json.dumps({"command": command})])
+    async with FakeOpenAIChat([Answer.of(call), Answer.of("Done.")]) as fake:
+        vendor = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": fake.base_url}
+        server = await to_thread.run_sync(lambda: start("--model", "openai-chat:fake-model", **vendor))
+        script = zipfile.ZipInfo("scripts/count.sh")
+        script.external_attr = 0o100755 << 16
+        content = zipped((script, b"#!/bin/sh\nwc -l < $1\n"), ("data", b"1\n2\n3\n"), skill_md=skill_md("counter"))
+        assert (await to_thread.run_sync(post, server, "counter", content)).status_code == 201
+        session = await to_thread.run_sync(server.session)
+        results = await to_thread.run_sync(_results, session, "Go.")
+
+    if "bash" not in [tool["function"]["name"] for tool in fake.requests[0].body["tools"]]:
+        pytest.skip("sandbox: none works on this machine")
+    output = results[0][0]
+    assert "3" in output.splitlines() and "counter" in output.splitlines()
+    assert "Read-only file system" in output
+    assert (server.data / "skills/default/counter/SKILL.md").read_bytes() == skill_md("counter")
 
 
 def _results(session: Files, message: str) -> list[tuple[str, bool]]:
