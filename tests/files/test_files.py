@@ -14,6 +14,8 @@ import pytest
 
 from files.served import KEY, Files, Served, error_of, eventually
 
+pytestmark = pytest.mark.slow
+
 TEN = b"0123456789"
 
 

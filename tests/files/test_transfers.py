@@ -16,11 +16,13 @@ import pytest
 
 from files.served import KEY, Files, Served, error_of, eventually
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 MEMORY_KIB_MAX = 24 * 1024
 """What a transfer may add to the server's memory, whatever the file's size: some pieces, and the allocator's air."""
 
-SIZES = [pytest.param(200, marks=pytest.mark.slow), pytest.param(1024, marks=pytest.mark.long)]
+SIZES = [200, pytest.param(1024, marks=pytest.mark.long)]
 
 
 def noise(mib: int) -> Iterator[bytes]:
@@ -114,7 +116,6 @@ def test_a_reader_that_stalls_is_cut_off_and_a_slow_one_is_not(start: Callable[.
     server = start(slow_reader_timeout_s=0.5)
     files = server.session()
     files.put("large", noise(30))
-    idle = server.open_files()
 
     def ask(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
@@ -130,7 +131,7 @@ def test_a_reader_that_stalls_is_cut_off_and_a_slow_one_is_not(start: Callable[.
         while taken < 30 * MIB and (data := slow.recv(MIB)):
             taken += len(data)
         assert taken >= 30 * MIB
-        eventually(lambda: server.open_files() <= idle + 1)
+        eventually(lambda: server.reads("large") == 0)
         with suppress(ConnectionResetError):
             while data := stalled.recv(MIB):
                 left -= len(data)
@@ -212,7 +213,6 @@ def test_a_file_that_shrinks_while_it_is_read_ends_in_a_broken_connection(files:
 
 def test_hanging_up_in_a_download_frees_the_file(files: Files, server: Served) -> None:
     files.put("large", noise(30))
-    idle = server.open_files()
 
     for _ in range(5):
         with server.client.stream("GET", f"{files.root}/large") as answer:
@@ -220,7 +220,7 @@ def test_hanging_up_in_a_download_frees_the_file(files: Files, server: Served) -
         with server.client.stream("GET", f"{files.root}?format=zip") as answer:
             next(answer.iter_raw())
 
-    eventually(lambda: server.open_files() <= idle + 1)
+    eventually(lambda: server.reads("large") == 0)
 
 
 def test_a_crash_in_an_upload_leaves_nothing_after_the_next_start(start: Callable[..., Served]) -> None:
