@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 import time
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
