@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from turnwire.sandboxes import limits
 from turnwire.seams.sandbox import Ending, SandboxError, Sink, Stopped
@@ -44,6 +44,10 @@ class Child:
 
     async def wait(self) -> Ending:
         return await asyncio.shield(self._ended)
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Call this when it has ended."""
+        self._ended.add_done_callback(lambda _: callback())
 
     def kill(self) -> None:
         self.stop("killed")
@@ -96,51 +100,36 @@ class Children:
 
     def __init__(self) -> None:
         self.running: dict[Child, str] = {}
+        self._starting: list[str] = []
         self._closed = False
 
-    def check_room(self, session_id: str) -> None:
-        """Raise SandboxError when nothing more may be started."""
+    @contextlib.contextmanager
+    def place(self, session_id: str) -> Generator[None, None, None]:
+        """Keeps a place for a child that is about to be started. Raises SandboxError when there is none."""
+        taken = [*self.running.values(), *self._starting]
         if self._closed:
             raise SandboxError("The server is about to stop: no command is started any more.")
-        if len(self.running) >= limits.COMMANDS_MAX:
+        if len(taken) >= limits.COMMANDS_MAX:
             raise SandboxError("Too many commands run on this server now: try again when some have ended.")
-        if list(self.running.values()).count(session_id) >= limits.SESSION_COMMANDS_MAX:
+        if taken.count(session_id) >= limits.SESSION_COMMANDS_MAX:
             raise SandboxError("Too many commands of this session run at once: wait for some, or stop them.")
-
-    def start(
-        self,
-        argv: Sequence[str],
-        sink: Sink,
-        *,
-        session_id: str,
-        wall_s: float | None,
-        env: dict[str, str],
-        fds: Sequence[int] = (),
-        cwd: str | None = None,
-        user: int | None = None,
-    ) -> Child:
-        """Start a child; `fds` stay open in it, under their own numbers. Raises SandboxError."""
-        self.check_room(session_id)
+        self._starting.append(session_id)
         try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=env,
-                cwd=cwd,
-                pass_fds=fds,
-                start_new_session=True,
-                user=user,
-                group=user,
-                extra_groups=None if user is None else [],
-            )
-        except OSError as exc:
-            raise SandboxError(f"The command can't be started: {exc.strerror or exc}.") from exc
+            yield
+        finally:
+            self._starting.remove(session_id)
+
+    def adopt(self, process: "subprocess.Popen[bytes]", sink: Sink, *, session_id: str, wall_s: float | None) -> Child:
+        """Take charge of a process that `spawn` started."""
         child = Child(process, sink, wall_s)
+        if self._closed:
+            child.kill()
         self.running[child] = session_id
-        asyncio.ensure_future(child.wait()).add_done_callback(lambda _: self.running.pop(child, None))
+        child.when_ended(lambda: self._forget(child))
         return child
+
+    def _forget(self, child: Child) -> None:
+        del self.running[child]
 
     async def end(self, session_id: str | None = None) -> None:
         """End those of a session, or all, and wait for that."""
@@ -153,3 +142,30 @@ class Children:
     async def aclose(self) -> None:
         self._closed = True
         await self.end()
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    env: dict[str, str],
+    fds: Sequence[int] = (),
+    cwd: str | None = None,
+    user: int | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Start a process for `Children.adopt`; `fds` stay open in it, under their own numbers. Raises SandboxError."""
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=env,
+            cwd=cwd,
+            pass_fds=fds,
+            start_new_session=True,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+        )
+    except OSError as exc:
+        raise SandboxError(f"The command can't be started: {exc.strerror or exc}.") from exc

@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from turnwire.sandboxes.children import Children
+from turnwire.sandboxes.children import Children, spawn
 from turnwire.sandboxes.layout import WORKSPACE
 from turnwire.sandboxes.limits import ADDRESS_SPACE_BYTES, OPEN_FILES_MAX, Limits
 from turnwire.sandboxes.mounts import opened_mounts
@@ -37,18 +37,18 @@ class NoSandbox:
     async def start(self, command: Command, sink: Sink) -> Running:
         if not self.status.available:
             raise SandboxError(self.status.reason)
-        self._children.check_room(command.session_id)
+        with self._children.place(command.session_id):
+            return await self._start(command, sink)
+
+    async def _start(self, command: Command, sink: Sink) -> Running:
         async with opened_mounts(command.workspace) as mounts:
             own = [mount for mount in mounts if mount.at == WORKSPACE]  # skills are read by the file tools
             if [(mount.parts, mount.writable) for mount in own] != [((), True)]:
                 raise SandboxError("This session's file_access can't be kept without a sandbox, so no command is run.")
             workspace = own[0].fd
             folder = _path_of(workspace)
-            child = self._children.start(
+            process = spawn(
                 [*self._limiting_shell(), *command.argv],
-                sink,
-                session_id=command.session_id,
-                wall_s=command.wall_s,
                 env={
                     "PATH": os.environ.get("PATH", os.defpath),
                     "HOME": folder,
@@ -58,6 +58,7 @@ class NoSandbox:
                 },
                 cwd=folder,
             )
+            child = self._children.adopt(process, sink, session_id=command.session_id, wall_s=command.wall_s)
             self._watch.add(child, [workspace])
             return child
 

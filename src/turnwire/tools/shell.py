@@ -139,10 +139,7 @@ class ShellTools(FunctionToolset[ToolContext]):
 
 
 def _check(command: str) -> None:
-    try:
-        size = len(command.encode())
-    except UnicodeEncodeError as error:
-        raise ToolFailed("`command` holds half of a surrogate pair, which is no text.") from error
+    size = len(command.encode())
     if "\0" in command:
         raise ToolFailed("`command` holds a NUL character, which no command can.")
     if size > limits.COMMAND_BYTES_MAX:
