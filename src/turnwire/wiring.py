@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import resource
 import socket
 import threading
 import time
@@ -75,6 +76,7 @@ def run(
     `key`: the data folder's own key, None when the settings have one. `announce` is called once the server listens
     and is ready, with what became of the sandbox. `StartRefused` when it can't start.
     """
+    _raise_open_files_limit()
     # Before anything else is set up, so that a taken port is said at once.
     sock = _listen(settings)
     try:
@@ -156,6 +158,16 @@ def _freeze_heap() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def _raise_open_files_limit() -> None:
+    """To what the system allows this process: each stream is an open file, and the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as exc:  # macOS says "unlimited" and takes less
+            log.warning("open_files_limit_not_raised", count=soft, error=str(exc))
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -516,6 +517,16 @@ class Api:
             match = re.fullmatch(r'<(/[^>]*)>; rel="next"', link)
             assert match, link
             response = self.request("GET", match[1], status=200)
+
+
+@contextmanager
+def stalled_reader(server: Server, path: str) -> Iterator[socket.socket]:
+    """A connection that asked for `path`, and has read nothing of the answer. Its own buffer is small."""
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        reader.connect(("127.0.0.1", server.port))
+        reader.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n\r\n".encode())
+        yield reader
 
 
 def _events(session: str, response_id: str) -> str:

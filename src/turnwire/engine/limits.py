@@ -51,6 +51,9 @@ RETRY_AFTER_DRAINING_S = 5
 SWEEP_INTERVAL_S = 5.0
 """Seconds between two sweeps: how late a session past its time goes."""
 
+SWEEP_INTERVAL_MIN_S = 0.25
+"""Seconds between two sweeps at the least, however short the times that are set: a sweep costs some queries."""
+
 SWEEP_BITE = 50
 """Sessions or turns that one bite of a sweep takes: some milliseconds of the writer's time."""
 

@@ -12,7 +12,7 @@ there or belongs to another tenant, and `StoreUnavailable` when the database can
 then nothing of it has happened. Times are epoch seconds by the store's own clock.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
 from typing import Any, Literal, Protocol
 
@@ -237,6 +237,10 @@ class StoreDamaged(Exception):
     """What the store holds is not what was written: a checksum does not match."""
 
 
+RemoveFiles = Callable[[Session], Awaitable[bool]]
+"""Removes what a deleted session has outside of the store; False when it could not."""
+
+
 class Store(Protocol):
     """Sessions, turns and the log. Every verb is by tenant where it is asked for on behalf of a caller."""
 
@@ -274,8 +278,12 @@ class Store(Protocol):
         others `idle_ttl_s` after their last activity. At most `limit` of them."""
         ...
 
-    async def purge_sessions(self, *, limit: int) -> list[Session]:
-        """Remove the rows of deleted sessions that have no running turn, at most `limit`; their files are next."""
+    async def purge_sessions(self, *, limit: int, remove_files: RemoveFiles | None = None) -> list[Session]:
+        """Remove the rows of deleted sessions that have no running turn, at most `limit`.
+
+        `remove_files` is awaited for each before its last row goes: a server that dies in between, or could not
+        remove them now (False), finds the session again at its next sweep.
+        """
         ...
 
     # Turns

@@ -1,6 +1,8 @@
 """What the routes stand on: the engine's parts, made by the wiring, and the limits of this server."""
 
 import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Annotated
 
 import msgspec
@@ -62,10 +64,16 @@ class Services:
         self.ready = asyncio.Event()
         self._streams = 0
 
-    def check_streams(self) -> None:
-        """`Unavailable` when as many streams are open as this server takes."""
+    @contextmanager
+    def place_for_stream(self) -> Generator[None]:
+        """A place for a stream that may be opened in here; `Unavailable` when as many are open as this server takes."""
         if self._streams >= self.options.streams_max:
             raise Unavailable("The server has as many open streams as it takes: try again soon.", retry_after_s=5)
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
 
     def stream(self, follower: Follower, response_id: str) -> EventStream:
         """The answer that a follower's events are."""

@@ -9,7 +9,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from turnwire.engine.follow import Follower
+from turnwire.protocol.errors import TurnwireError
 from turnwire.protocol.sse import HEARTBEAT, HEARTBEAT_NUMBERED
+from turnwire.seams.store import StoreDamaged
 
 log = structlog.get_logger(__name__)
 
@@ -24,9 +26,9 @@ HEADERS = [
 class EventStream(Response):
     """Streams what a follower gives, until the terminal event; then the body ends and the connection closes.
 
-    A follower that is cut off (the server stops, another one holds the turn) has its connection broken instead: the
-    body of a stream ends cleanly only behind a terminal event. A reader that takes nothing for
-    `slow_reader_timeout_s` is cut off, too.
+    A follower that is cut off (the server stops, another one holds the turn, its events are gone or damaged) has its
+    connection broken instead: the body of a stream ends cleanly only behind a terminal event. A reader that takes
+    nothing for `slow_reader_timeout_s` is cut off, too.
     """
 
     media_type = "text/event-stream"
@@ -44,6 +46,7 @@ class EventStream(Response):
         self.background = None
         self.raw_headers = [*HEADERS, (b"x-response-id", response_id.encode())]
         self._follower = follower
+        self._response_id = response_id
         self._heartbeat = HEARTBEAT_NUMBERED if follower.numbered else HEARTBEAT
         self._pulse = _Pulse(follower, heartbeat_interval_s, slow_reader_timeout_s)
         self._on_close = on_close
@@ -56,24 +59,38 @@ class EventStream(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             pulse.start(transport)
             gone.add_done_callback(pulse.on_gone)
+            ended = await self._send_events(send, gone)
+            pulse.sending()
+            if ended:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                transport.close()
+                await gone
+        finally:
+            pulse.stop()
+            gone.cancel()
+            self._on_close()
+
+    async def _send_events(self, send: Send, gone: asyncio.Future[None]) -> bool:
+        """Send all that comes, while the reader is there; True behind the terminal event."""
+        pulse = self._pulse
+        try:
             async with aclosing(aiter(self._follower)) as parts:
                 async for data in parts:
                     if gone.done():
-                        return
+                        return False
                     if not data and not pulse.due:
                         continue
                     pulse.sending()
                     await send({"type": "http.response.body", "body": data or self._heartbeat, "more_body": True})
                     pulse.sent()
-            if self._follower.cut_off:
-                transport.close()
-                await gone
-            else:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-        finally:
-            pulse.stop()
-            gone.cancel()
-            self._on_close()
+        except TurnwireError as exc:  # the session was deleted meanwhile, or its events are past their retention
+            log.info("stream_cut", response_id=self._response_id, error=exc.message)
+            return False
+        except StoreDamaged as exc:
+            log.error("turn_damaged", response_id=self._response_id, error=str(exc))
+            return False
+        return not self._follower.cut_off
 
 
 async def _until_gone(receive: Receive) -> None:

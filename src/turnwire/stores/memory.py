@@ -26,6 +26,7 @@ from turnwire.seams.store import (
     Key,
     NewTurn,
     Page,
+    RemoveFiles,
     Segment,
     Session,
     SessionChanges,
@@ -211,12 +212,16 @@ class MemoryStore:
         expired = [s for s in self._live() if s.running is None and _expires_at(s, idle_ttl_s) <= now]
         return _delete_idle(expired[:limit])
 
-    async def purge_sessions(self, *, limit: int) -> list[Session]:
+    async def purge_sessions(self, *, limit: int, remove_files: RemoveFiles | None = None) -> list[Session]:
         await self._turn_of_loop()
         now = self._clock.now()
-        purged = [s for s in self._sessions.values() if s.deleted and s.running is None][:limit]
-        for session in purged:
-            del self._sessions[session.session.id]
+        purged: list[_Session] = []
+        for session in [s for s in self._sessions.values() if s.deleted and s.running is None][:limit]:
+            if remove_files is not None and not await remove_files(session.view()):
+                continue
+            if self._sessions.pop(session.session.id, None) is None:
+                continue  # somebody else purged it meanwhile
+            purged.append(session)
             for turn in session.turns:
                 del self._turns[turn.turn.id]
             self._gone[session.session.tenant, session.session.id] = session.session.created_at, now

@@ -49,19 +49,19 @@ async def send_message(
     """
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= KEY_CHARS_MAX:
         raise InvalidRequest(f"Idempotency-Key: must have 1 to {KEY_CHARS_MAX} characters.")
-    of.check_streams()
-    message = Message(
-        parts=await _parts(of, tenant, session_id, body),
-        model=body.model,
-        settings=MessageSettings(**body.settings.model_dump()),
-        key=idempotency_key,
-    )
-    turn, replayed = await of.turns.begin(tenant, session_id, message)
-    if replayed and await _events_are_gone(of, turn):
-        note = "This message was sent before; its events are gone. GET …/messages has the conversation."
-        return json_answer({"response_id": turn.id, "status": "replayed", "note": note})
-    numbered = of.options.event_ids if body.event_ids is None else body.event_ids
-    return of.stream(of.turns.follow(turn, 0, numbered=numbered), turn.id)
+    with of.place_for_stream():
+        message = Message(
+            parts=await _parts(of, tenant, session_id, body),
+            model=body.model,
+            settings=MessageSettings(**body.settings.model_dump()),
+            key=idempotency_key,
+        )
+        turn, replayed = await of.turns.begin(tenant, session_id, message)
+        if replayed and await _events_are_gone(of, turn):
+            note = "This message was sent before; its events are gone. GET …/messages has the conversation."
+            return json_answer({"response_id": turn.id, "status": "replayed", "note": note})
+        numbered = of.options.event_ids if body.event_ids is None else body.event_ids
+        return of.stream(of.turns.follow(turn, 0, numbered=numbered), turn.id)
 
 
 @router.get("", response_model=list[MessageRecord], responses=errors_of(400, 401, 404))

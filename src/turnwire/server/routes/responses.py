@@ -51,10 +51,10 @@ async def follow_response(
 ) -> Response:
     """The numbered events after `Last-Event-ID` (or `?last_event_id=`, which the header wins over), from the first
     one without: what is there at once, then live, to the end."""
-    of.check_streams()
     after = _event_id(header_id if header_id is not None else query_id)
-    follower = await of.turns.follow_after(tenant, session_id, response_id, after)
-    return Response(status_code=204) if follower is None else of.stream(follower, response_id)
+    with of.place_for_stream():
+        follower = await of.turns.follow_after(tenant, session_id, response_id, after)
+        return Response(status_code=204) if follower is None else of.stream(follower, response_id)
 
 
 @router.post(

@@ -22,6 +22,7 @@ from turnwire.seams.store import (
     Key,
     NewTurn,
     Page,
+    RemoveFiles,
     Session,
     SessionChanges,
     Store,
@@ -128,7 +129,7 @@ class SQLiteStore:
             deleted += await self._write(partial(sessions.delete_found, sweep=sweep_, found=found))
         return deleted
 
-    async def purge_sessions(self, *, limit: int) -> list[Session]:
+    async def purge_sessions(self, *, limit: int, remove_files: RemoveFiles | None = None) -> list[Session]:
         purged: list[Session] = []
         for n in await self._read(partial(sweep.find_deleted, limit=limit)):
             try:
@@ -136,6 +137,8 @@ class SQLiteStore:
             except NotFound:
                 continue
             await self._bites(partial(sweep.purge_bite, session=n))
+            if remove_files is not None and not await remove_files(session):
+                continue
             if await self._write(partial(sweep.remove_session, session=n)):
                 purged.append(session)
         await self._bites(sweep.forget)
