@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -31,10 +31,14 @@ from turnwire.server.auth import DEFAULT_TENANT, Keys, key_digest
 from turnwire.server.context import ServerOptions, Services
 from turnwire.server.run import HttpOptions, serve
 from turnwire.server.tickets import Tickets
+from turnwire.settings import McpServer as McpServerSettings
 from turnwire.settings import Settings
 from turnwire.stores.sqlite.database import StoreRefused
 from turnwire.stores.sqlite.store import SQLiteStore
 from turnwire.tools.files import FileTools
+from turnwire.tools.mcp import McpServer, McpTools
+from turnwire.tools.progress import ProgressTools
+from turnwire.tools.web import WebTools
 from turnwire.workspaces.directory import DirectoryWorkspaces
 
 log = structlog.get_logger(__name__)
@@ -98,7 +102,8 @@ async def _run(
             await models.preload()
         except ModelError as exc:
             raise StartRefused(str(exc)) from exc
-        services = _services(settings, data, store, models, clock)
+        toolset = await _toolset(settings, stack)
+        services = _services(settings, data, store, models, toolset, clock)
         app = create_app(services)
         sweeper = asyncio.create_task(_sweeper(settings, store, services, clock).run())
         stack.callback(sweeper.cancel)
@@ -154,10 +159,33 @@ async def _keep_key(store: Store, key: str, clock: Clock) -> None:
         await store.add_key(Key(digest, DEFAULT_TENANT, DATA_FOLDER_KEY, clock.now()))
 
 
-def _services(settings: Settings, data: DataDir, store: Store, models: ResolvedModels, clock: Clock) -> Services:
+async def _toolset(settings: Settings, stack: AsyncExitStack) -> AbstractToolset[ToolContext]:
+    """The server's own tools, and those of its MCP servers, which are connected to."""
+    toolsets: list[AbstractToolset[ToolContext]] = [FileTools(), ProgressTools()] if settings.tools_enabled else []
+    if settings.tools_enabled and settings.fetch_enabled:
+        toolsets.append(WebTools(private=settings.fetch_private))
+    own = CombinedToolset(toolsets)
+    if not settings.mcp:
+        return own
+    tools = McpTools(own, [msgspec.convert(_mcp_server(name, it), McpServer) for name, it in settings.mcp.items()])
+    stack.push_async_callback(tools.aclose)
+    await tools.start()
+    return tools
+
+
+def _mcp_server(name: str, server: McpServerSettings) -> dict[str, Any]:
+    return {"name": name} | {key: value for key, value in server.model_dump(exclude={"sandbox"}).items() if value}
+
+
+def _services(
+    settings: Settings,
+    data: DataDir,
+    store: Store,
+    models: ResolvedModels,
+    toolset: AbstractToolset[ToolContext],
+    clock: Clock,
+) -> Services:
     chooser = _Models(models, settings.thinking, settings.context_tokens_max)
-    toolsets: list[AbstractToolset[ToolContext]] = [FileTools()] if settings.tools_enabled else []
-    toolset = CombinedToolset(toolsets)
     workspaces = DirectoryWorkspaces(data.workspaces)
     options = Options(
         owner=new_request_id(),
