@@ -12,10 +12,19 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -77,6 +86,32 @@ class Address(NamedTuple):
         """As a program on this machine would call it."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+class McpServer(BaseModel):
+    """An MCP server: a program (`command`, with `args` and `env`), or an address (`url`, with `headers`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    command: str | None = None
+    args: list[str] = []
+    env: dict[str, str] = {}
+    url: str | None = None
+    headers: dict[str, str] = {}
+    sandbox: bool = True
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("an MCP server has either a command or a url")
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError("the url of an MCP server begins with http:// or https://")
+        if self.command is not None and self.sandbox:
+            raise ValueError(
+                "this version can't run MCP servers in a sandbox yet: say sandbox = false to run the command as the "
+                "server's own user, with all that this user may do"
+            )
+        return self
 
 
 class Settings(BaseSettings):
@@ -176,6 +211,19 @@ class Settings(BaseSettings):
         [],
         description="Further files and folders of this machine that commands may read, such as a virtual environment: "
         "absolute paths. A `bin` folder in one goes first in PATH.",
+    )
+    fetch_enabled: bool = Field(
+        False, description="Whether the agent may fetch pages of the web: the tool `fetch_url`."
+    )
+    fetch_private: bool = Field(
+        False,
+        description="Whether `fetch_url` also reaches this machine and private networks. Whoever can talk to an agent "
+        "then reaches them too.",
+    )
+    mcp: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")], McpServer] = Field(
+        {},
+        description="MCP servers whose tools the agent has, in the file of settings: a table `[mcp.NAME]` for each, "
+        "with `command` and `args`, or `url`. See [docs/guides/mcp.md](guides/mcp.md).",
     )
     step_retries: int = Field(
         2,
@@ -444,7 +492,7 @@ def _what(error: Any) -> str:
     message = message.replace("Input should be", "it should be").replace("String should", "it should")
     value = error["input"]
     # The value of a secret is never shown, nor is a long one.
-    shown = isinstance(value, str | int | float) and error["loc"][0] not in ("api_key", "database_url")
+    shown = isinstance(value, str | int | float) and error["loc"][0] not in ("api_key", "database_url", "mcp")
     if shown and len(str(value)) <= 80 and str(value) not in message:
         message = f"{value!r} is not allowed, {message}"
     return message[0].lower() + message[1:]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -41,11 +41,15 @@ from turnwire.server.context import ServerOptions, Services
 from turnwire.server.run import HttpOptions, serve
 from turnwire.server.tickets import Tickets
 from turnwire.settings import PREFIX, Settings
+from turnwire.settings import McpServer as McpServerSettings
 from turnwire.skills.directory import DirectorySkills
 from turnwire.stores.sqlite.database import StoreRefused
 from turnwire.stores.sqlite.store import SQLiteStore
 from turnwire.tools.files import FileTools
+from turnwire.tools.mcp import McpServer, McpTools
+from turnwire.tools.progress import ProgressTools
 from turnwire.tools.shell import ShellTools
+from turnwire.tools.web import WebTools
 from turnwire.workspaces.directory import DirectoryWorkspace, DirectoryWorkspaces
 from turnwire.workspaces.quota import Quota
 
@@ -126,7 +130,8 @@ async def _run(
             raise StartRefused(f"{PREFIX}SANDBOX=bubblewrap, but: {sandbox.status.reason} To do: {sandbox.status.todo}")
         stack.push_async_callback(sandbox.aclose)
         shell = ShellTools(sandbox)
-        services = _services(settings, store, models, workspaces, skills, shell, clock)
+        toolset = await _toolset(settings, shell, stack)
+        services = _services(settings, store, models, workspaces, skills, toolset, clock)
         app = create_app(services)
         sweeper = asyncio.create_task(_sweeper(settings, store, services, shell, clock).run())
         stack.callback(sweeper.cancel)
@@ -232,20 +237,36 @@ def make_sandbox(settings: Settings, data: DataDir) -> Sandbox:
     )
 
 
+async def _toolset(settings: Settings, shell: ShellTools, stack: AsyncExitStack) -> AbstractToolset[ToolContext]:
+    """The server's own tools, and those of its MCP servers, which are connected to."""
+    toolsets: list[AbstractToolset[ToolContext]] = [FileTools(), ProgressTools()] if settings.tools_enabled else []
+    if settings.tools_enabled and shell.available:
+        toolsets.append(shell)
+    if settings.tools_enabled and settings.fetch_enabled:
+        toolsets.append(WebTools(private=settings.fetch_private))
+    own = CombinedToolset(toolsets)
+    if not settings.mcp:
+        return own
+    tools = McpTools(own, [msgspec.convert(_mcp_server(name, it), McpServer) for name, it in settings.mcp.items()])
+    stack.push_async_callback(tools.aclose)
+    await tools.start()
+    return tools
+
+
+def _mcp_server(name: str, server: McpServerSettings) -> dict[str, Any]:
+    return {"name": name} | {key: value for key, value in server.model_dump(exclude={"sandbox"}).items() if value}
+
+
 def _services(
     settings: Settings,
     store: Store,
     models: ResolvedModels,
     workspaces: DirectoryWorkspaces,
     skills: DirectorySkills,
-    shell: ShellTools,
+    toolset: AbstractToolset[ToolContext],
     clock: Clock,
 ) -> Services:
     chooser = _Models(models, settings.thinking, settings.context_tokens_max)
-    toolsets: list[AbstractToolset[ToolContext]] = [FileTools()] if settings.tools_enabled else []
-    if settings.tools_enabled and shell.available:
-        toolsets.append(shell)
-    toolset = CombinedToolset(toolsets)
     options = Options(
         owner=new_request_id(),
         turn_timeout_s=settings.turn_timeout_s,

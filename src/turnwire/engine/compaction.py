@@ -138,6 +138,9 @@ class Compactor:
             # What the agent works on now is not left to the summary alone.
             latest = shortened(_text_of_prompt(prompts[-1].message), SUMMARY_ITEM_BYTES, LEFT_OUT)
             text += f"\nThe user's latest message:\n{latest}"
+        plan = _latest_plan(old)
+        if plan and not _latest_plan([item for item in history.items if item.n >= cut]):
+            text += f"\nThe agent's plan:\n{shortened(plan, SUMMARY_ITEM_BYTES, LEFT_OUT)}"
         history.compact(Compaction(cut, text, max(cut, history.compaction.shortened), len(history)))
 
     async def _ask(self, summary: str, part: Sequence[str]) -> str:
@@ -183,6 +186,13 @@ class _TooLong(TurnFailed):
 
 async def _show_nothing(pieces: list[Piece]) -> None:
     pass
+
+
+def _latest_plan(items: Sequence[Item]) -> str:
+    parts = [part for item in items for part in item.message.parts]
+    plans = [p for p in parts if isinstance(p, ToolReturnPart) and p.tool_name == "update_plan"]
+    good = [plan for plan in plans if plan.outcome == "success"]
+    return good[-1].model_response_str() if good else ""
 
 
 def _first_part(told: list[str], bytes_max: int) -> tuple[list[str], list[str]]:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 import msgspec
@@ -34,8 +35,8 @@ from turnwire.seams.clock import Clock
 from turnwire.seams.model import ChosenModel, Models, ThinkingLevel
 from turnwire.seams.mounts import Mounted
 from turnwire.seams.skills import SKILLS_PATH, Skills, skills_prompt
-from turnwire.seams.store import NewTurn, Session, Store, StoreDamaged, Turn
-from turnwire.seams.tool import ToolContext
+from turnwire.seams.store import NewTurn, Session, SessionChanges, Store, StoreDamaged, Turn
+from turnwire.seams.tool import ToolContext, ToolFailed
 from turnwire.seams.workspace import Workspace
 from turnwire.seams.workspaces import Workspaces, workspace_of
 
@@ -185,8 +186,13 @@ class Turns:
     async def _parts(self, running: Running, session: Session, chosen: ChosenModel) -> TurnParts:
         settings = msgspec.json.decode(running.turn.settings, type=MessageSettings)
         workspace, skills = await asyncio.to_thread(self._view, session, chosen)
-        context = tool_run_context(ToolContext(session.tenant, session.id, workspace), chosen.model)
-        toolset = CombinedToolset([self._toolset, FunctionToolset(read_functions(session.tools, ()))])
+        deps = ToolContext(session.tenant, session.id, workspace, partial(self._set_status, session))
+        context = tool_run_context(deps, chosen.model)
+        functions = read_functions(session.tools, ())
+        declared = {function.name for function in functions}
+        # An MCP server that came up later may have a tool of the same name: the session's own wins.
+        own = self._toolset.filtered(lambda _, tool: tool.name not in declared)
+        toolset = CombinedToolset([own, FunctionToolset(functions)])
         tools = await toolset.get_tools(context) if chosen.tools else {}
         instructions = await asyncio.to_thread(
             instructions_for,
@@ -233,6 +239,13 @@ class Turns:
             answer_tokens,
             lambda tokens: self._learn_context(chosen.spec, tokens),
         )
+
+    async def _set_status(self, session: Session, status: str) -> None:
+        changes = SessionChanges(metadata={"status": status or None})
+        try:
+            await self._store.update_session(session.tenant, session.id, changes)
+        except NotFound as exc:
+            raise ToolFailed("The session is gone.") from exc
 
     def _learn_context(self, spec: str, tokens: int) -> None:
         log.warning("context_smaller_than_thought", model=spec, tokens=tokens)

@@ -84,3 +84,51 @@ TASK_FIRST_LOOK_S = 1.0
 
 TASK_WAIT_MAX_S = 60.0
 """The longest that one look at a background task waits for it."""
+
+PLAN_STEPS_MAX = 50
+"""Steps of a plan: more is no plan that anybody follows."""
+
+PLAN_STEP_CHARS_MAX = 300
+"""Characters of one step: a line or two."""
+
+STATUS_CHARS_MAX = 200
+"""Characters of a status: it is shown in one line, and read by everyone who lists sessions."""
+
+URL_CHARS_MAX = 4000
+"""Characters of an address: more than servers take."""
+
+REDIRECTS_MAX = 5
+"""Redirects that one fetch follows: as browsers do in earnest, not in a loop."""
+
+FETCH_BYTES_MAX = 2 * 1024 * 1024
+"""Bytes of a page that are read: the most hostile page of this length takes some 2 s to become text."""
+
+FETCH_CHARS_MAX = 40_000
+"""Characters of a page that one call gives: some 10,000 tokens; the model reads on with `offset`."""
+
+FETCH_TIME_S = 25.0
+"""Seconds for one fetch, redirects included."""
+
+FETCH_TIME_LIMIT_S = 40.0
+"""The engine's limit for one fetch, the page's way to text included."""
+
+MCP_START_S = 5.0
+"""Seconds that the start of the server waits for its MCP servers: most are up in one or two."""
+
+MCP_CONNECT_S = 30.0
+"""Seconds that a connection to an MCP server may take: programs that fetch themselves first are slow."""
+
+MCP_RETRY_S = 5.0
+"""Seconds before a server that is down is tried again; doubles up to the next."""
+
+MCP_RETRY_MAX_S = 300.0
+"""The longest wait before an MCP server is tried again."""
+
+MCP_TIME_LIMIT_S = 120.0
+"""Seconds that a call of an MCP server's tool may take."""
+
+MCP_TOOLS_MAX = 128
+"""Tools that one MCP server may offer: as many as the large providers take in all."""
+
+MCP_DESCRIPTION_CHARS_MAX = 4000
+"""Characters of a tool's description: every model request carries them all."""
