@@ -15,7 +15,7 @@ from turnwire.conformance import cases, match
 from turnwire.conformance.cases import Case, Has, StepBase, StreamStep
 from turnwire.conformance.stream import Seen, StreamReader
 from turnwire.conformance.wire import Exchange, Request, Target, WireError, ask
-from turnwire.protocol.events import MessageCancelled, TextDelta
+from turnwire.protocol.events import MessageCancelled, MessageError, TextDelta
 from turnwire.protocol.transcript import Transcript
 
 POLL_S = 0.05
@@ -70,7 +70,7 @@ class CaseRun:
         except WireError as exc:
             raise StepFailed(exc.rule or self._rule, str(exc)) from exc
         except match.Mismatch as exc:
-            raise StepFailed(self._rule, f"{str(exc)[:1].upper()}{str(exc)[1:]}.") from exc
+            raise StepFailed(self._rule, _sentence(exc)) from exc
 
     def close(self) -> None:
         """End what is still open."""
@@ -206,6 +206,15 @@ class CaseRun:
         self._read_stream(step, self._streams[step.name])
 
     def _read_stream(self, step: StreamStep, stream: StreamReader) -> None:
+        try:
+            self._read_and_check(step, stream)
+        except (WireError, StepFailed, match.Mismatch) as exc:
+            if stream.seen and isinstance(ending := stream.seen[-1].event, MessageError):
+                why = f"{_sentence(exc)} The turn's error: {ending.error}"
+                raise StepFailed(getattr(exc, "rule", "") or self._rule, why) from exc
+            raise
+
+    def _read_and_check(self, step: StreamStep, stream: StreamReader) -> None:
         if step.until_heartbeat:
             stream.read_until_heartbeat()
         else:
@@ -359,6 +368,11 @@ def check_error(answer: Exchange) -> None:
         needed = "x-response-id"
     if needed is not None and not answer.headers.get(needed):
         raise StepFailed("P-3.5", f"The {answer.status} has no header {needed}.")
+
+
+def _sentence(exc: Exception) -> str:
+    text = str(exc)
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def _start(answer: Exchange) -> str:
