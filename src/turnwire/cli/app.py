@@ -103,7 +103,8 @@ def conformance(
         str, typer.Option("--key", help="A key of the server.", envvar="POKEE_KEY", show_default=False, metavar="KEY")
     ] = "",
     other_key: Annotated[
-        str | None, typer.Option("--other-key", help="A key of another tenant.", envvar="POKEE_OTHER_KEY", metavar="KEY")
+        str | None,
+        typer.Option("--other-key", help="A key of another tenant.", envvar="POKEE_OTHER_KEY", metavar="KEY"),
     ] = None,
     behaviours: Annotated[
         Path | None,
@@ -114,7 +115,8 @@ def conformance(
     ] = 15.0,
     jobs: Annotated[int, typer.Option("--jobs", help="Cases that run at once.", min=1, max=64)] = 4,
     only: Annotated[
-        str | None, typer.Option("--only", help="The cases with such a name or rule: 'cancel*', 'P-5.*'.", metavar="PATTERN")
+        str | None,
+        typer.Option("--only", help="The cases with such a name or rule: 'cancel*', 'P-5.*'.", metavar="PATTERN"),
     ] = None,
     junit: Annotated[
         Path | None, typer.Option("--junit", help="Write the results there, as JUnit's XML.", metavar="FILE")
