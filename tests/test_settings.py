@@ -231,3 +231,35 @@ def test_every_setting_says_what_it_is(name: str) -> None:
 )
 def test_the_url_of_an_address_can_be_called_from_this_machine(host: str, url: str) -> None:
     assert Address(host, 80).url == url
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ("[mcp.a]", "either a command or a url"),
+        ('[mcp.a]\ncommand = "x"\nurl = "http://h"', "either a command or a url"),
+        ('[mcp.a]\nurl = "ftp://h"', "begins with http:// or https://"),
+        ('[mcp.a]\ncommand = "x"', "sandbox = false"),
+        ('[mcp.a]\ncommand = "x"\nsandbox = false\nenv = {A = 7319}', "valid string"),
+        ('[mcp."a b"]\nurl = "http://h"', "match pattern"),
+        ('[mcp.a]\nurl = "http://h"\nnope = 1', "not permitted"),
+    ],
+)
+def test_an_mcp_server_that_can_t_be_used_is_told(tmp_path: Path, table: str, sentence: str) -> None:
+    file = tmp_path / "turnwire.toml"
+    file.write_text(table)
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file)
+    assert sentence in str(caught.value) and "7319" not in str(caught.value)
+
+
+def test_mcp_servers_stand_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "turnwire.toml"
+    file.write_text(
+        '[mcp.time]\ncommand = "uvx"\nargs = ["mcp-server-time"]\nsandbox = false\n[mcp.b]\nurl = "http://h/"'
+    )
+
+    settings = load_settings(file)
+    assert settings.mcp["time"].args == ["mcp-server-time"]
+    assert settings.mcp["b"].url == "http://h/"

@@ -12,10 +12,19 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -54,6 +63,7 @@ def _upper(value: object) -> object:
 
 
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Paths = Annotated[list[Path], NoDecode, BeforeValidator(_split)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 Thinking = Annotated[Literal["off", "low", "medium", "high"], BeforeValidator(_lower)]
 
@@ -76,6 +86,32 @@ class Address(NamedTuple):
         """As a program on this machine would call it."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+class McpServer(BaseModel):
+    """An MCP server: a program (`command`, with `args` and `env`), or an address (`url`, with `headers`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    command: str | None = None
+    args: list[str] = []
+    env: dict[str, str] = {}
+    url: str | None = None
+    headers: dict[str, str] = {}
+    sandbox: bool = True
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("an MCP server has either a command or a url")
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError("the url of an MCP server begins with http:// or https://")
+        if self.command is not None and self.sandbox:
+            raise ValueError(
+                "this version can't run MCP servers in a sandbox yet: say sandbox = false to run the command as the "
+                "server's own user, with all that this user may do"
+            )
+        return self
 
 
 class Settings(BaseSettings):
@@ -134,10 +170,60 @@ class Settings(BaseSettings):
         None, description="How much models think when a message doesn't say. Unset: as the model does by itself."
     )
     instructions: str | None = Field(
-        None, max_length=100_000, description="What every agent is told before the conversation."
+        None,
+        max_length=100_000,
+        description="What every agent is told before the conversation, behind the server's own short prompt.",
+    )
+    context_tokens_max: int | None = Field(
+        None,
+        ge=1024,
+        le=100_000_000,
+        description="How many tokens of context a conversation may fill, answer included, before it is shortened and "
+        "summed up. Unset: what is known of the model, and 128,000 where nothing is. Servers that cut a conversation "
+        "off silently (Ollama) need it set to their own limit.",
     )
     tools_enabled: bool = Field(
-        True, description="Whether the agent has the server's own tools (files in its workspace)."
+        True, description="Whether the agent has the server's own tools (files in its workspace, and a shell)."
+    )
+    sandbox: Annotated[Literal["auto", "bubblewrap", "none"], BeforeValidator(_lower)] = Field(
+        "auto",
+        description="Where the agent's commands run. `auto`: in bubblewrap; where that doesn't work there is no "
+        "`bash`. `bubblewrap`: the same, but the server then doesn't start. `none`: without a sandbox, with all the "
+        "rights of the server's own user.",
+    )
+    sandbox_network: bool = Field(
+        False,
+        description="Whether the agent's commands reach the internet, private networks and this machine excepted. "
+        "Needs `pasta` (package passt).",
+    )
+    sandbox_memory_mb: int = Field(
+        2048, ge=64, le=1_000_000, description="Memory of one command, in MiB: of each process, and of all together."
+    )
+    sandbox_processes_max: int = Field(
+        256, ge=8, le=100_000, description="Processes and threads of one command, running at the same time."
+    )
+    sandbox_cpu_s: int = Field(1800, ge=1, le=10**7, description="CPU seconds of one process of a command.")
+    sandbox_file_mb: int = Field(1024, ge=1, le=10**7, description="The largest file that a command can write, in MiB.")
+    sandbox_tmp_mb: int = Field(
+        512, ge=1, le=1_000_000, description="Size of a command's own `/tmp`, in MiB; it is memory."
+    )
+    sandbox_paths: Paths = Field(
+        [],
+        description="Further files and folders of this machine that commands may read, such as a virtual environment: "
+        "absolute paths. A `bin` folder in one goes first in PATH.",
+    )
+    fetch_enabled: bool = Field(
+        False, description="Whether the agent may fetch pages of the web: the tool `fetch_url`."
+    )
+    fetch_private: bool = Field(
+        False,
+        description="Whether `fetch_url` also reaches this machine and private networks. Whoever can talk to an agent "
+        "then reaches them too.",
+    )
+    mcp: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")], McpServer] = Field(
+        {},
+        description="MCP servers whose tools the agent has, in the file of settings: a table `[mcp.NAME]` for each, "
+        "with `command` and `args`, or `url`. See [docs/guides/mcp.md](guides/mcp.md).",
     )
     step_retries: int = Field(
         2,
@@ -255,6 +341,14 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return Path(os.path.abspath(value.expanduser()))  # noqa: PTH100 (resolve() would follow links)
+
+    @field_validator("sandbox_paths")
+    @classmethod
+    def _absolute_paths(cls, value: list[Path]) -> list[Path]:
+        for path in value:
+            if not path.is_absolute() or ".." in path.parts or path == Path("/"):
+                raise ValueError(f"{str(path)!r} is not an absolute path of something below /")
+        return value
 
     @field_validator("database_url")
     @classmethod
@@ -398,7 +492,7 @@ def _what(error: Any) -> str:
     message = message.replace("Input should be", "it should be").replace("String should", "it should")
     value = error["input"]
     # The value of a secret is never shown, nor is a long one.
-    shown = isinstance(value, str | int | float) and error["loc"][0] not in ("api_key", "database_url")
+    shown = isinstance(value, str | int | float) and error["loc"][0] not in ("api_key", "database_url", "mcp")
     if shown and len(str(value)) <= 80 and str(value) not in message:
         message = f"{value!r} is not allowed, {message}"
     return message[0].lower() + message[1:]

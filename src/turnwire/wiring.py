@@ -1,6 +1,7 @@
 """The only file that names adapters: from settings to a server that runs."""
 
 import asyncio
+import gc
 import resource
 import socket
 import threading
@@ -8,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -18,8 +19,8 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
 
 from turnwire.datadir import DataDir, StartRefused
-from turnwire.engine.agent import StepLimits
 from turnwire.engine.context import warm_up
+from turnwire.engine.requests import StepLimits
 from turnwire.engine.sessions import Sessions
 from turnwire.engine.sweeper import Sweeper
 from turnwire.engine.turns import Options, Turns
@@ -27,8 +28,10 @@ from turnwire.models.errors import ModelError
 from turnwire.models.resolve import Models as ResolvedModels
 from turnwire.protocol.errors import InvalidRequest
 from turnwire.protocol.ids import new_request_id
+from turnwire.sandboxes.choose import choose as choose_sandbox
 from turnwire.seams.clock import Clock, SystemClock
 from turnwire.seams.model import ChosenModel, ModelEntry, ThinkingLevel
+from turnwire.seams.sandbox import Sandbox, Status
 from turnwire.seams.store import Key, Store
 from turnwire.seams.tool import ToolContext
 from turnwire.seams.workspace import EVERYTHING, NOTHING, FileAccess, Workspace
@@ -37,11 +40,16 @@ from turnwire.server.auth import DEFAULT_TENANT, Keys, key_digest
 from turnwire.server.context import ServerOptions, Services
 from turnwire.server.run import HttpOptions, serve
 from turnwire.server.tickets import Tickets
-from turnwire.settings import Settings
+from turnwire.settings import PREFIX, Settings
+from turnwire.settings import McpServer as McpServerSettings
 from turnwire.skills.directory import DirectorySkills
 from turnwire.stores.sqlite.database import StoreRefused
 from turnwire.stores.sqlite.store import SQLiteStore
 from turnwire.tools.files import FileTools
+from turnwire.tools.mcp import McpServer, McpTools
+from turnwire.tools.progress import ProgressTools
+from turnwire.tools.shell import ShellTools
+from turnwire.tools.web import WebTools
 from turnwire.workspaces.directory import DirectoryWorkspace, DirectoryWorkspaces
 from turnwire.workspaces.quota import Quota
 
@@ -64,11 +72,13 @@ class Address(NamedTuple):
         return f"http://{host}:{self.port}"
 
 
-def run(settings: Settings, data: DataDir, *, model: str, key: str | None, announce: Callable[[Address], None]) -> int:
+def run(
+    settings: Settings, data: DataDir, *, model: str, key: str | None, announce: Callable[[Address, Status], None]
+) -> int:
     """Serve until asked to stop; the process's exit code. Blocks.
 
     `key`: the data folder's own key, None when the settings have one. `announce` is called once the server listens
-    and is ready. `StartRefused` when it can't start.
+    and is ready, with what became of the sandbox. `StartRefused` when it can't start.
     """
     _raise_open_files_limit()
     # Before anything else is set up, so that a taken port is said at once.
@@ -86,7 +96,7 @@ async def _run(
     model: str,
     key: str | None,
     sock: socket.socket,
-    announce: Callable[[Address], None],
+    announce: Callable[[Address, Status], None],
 ) -> int:
     failed: list[Exception] = []
     stop = asyncio.Event()
@@ -112,12 +122,18 @@ async def _run(
             data.workspaces, quota=Quota(settings.workspace_quota_bytes, settings.workspace_files_max)
         )
         skills = DirectorySkills(data.skills, _read_only)
-        services = _services(settings, store, models, workspaces, skills, clock)
         # In nobody's way; a daemon, so that it can't keep the process when it is to end.
         started_at = time.time()
         threading.Thread(target=_remove_leftovers, args=(workspaces, started_at), daemon=True).start()
+        sandbox = make_sandbox(settings, data)
+        if settings.sandbox == "bubblewrap" and not sandbox.status.available:
+            raise StartRefused(f"{PREFIX}SANDBOX=bubblewrap, but: {sandbox.status.reason} To do: {sandbox.status.todo}")
+        stack.push_async_callback(sandbox.aclose)
+        shell = ShellTools(sandbox)
+        toolset = await _toolset(settings, shell, stack)
+        services = _services(settings, store, models, workspaces, skills, toolset, clock)
         app = create_app(services)
-        sweeper = asyncio.create_task(_sweeper(settings, store, services, clock).run())
+        sweeper = asyncio.create_task(_sweeper(settings, store, services, shell, clock).run())
         stack.callback(sweeper.cancel)
 
         # Before the first request is answered: a new turn must not be taken for one whose server died, and a client
@@ -127,14 +143,26 @@ async def _run(
             log.info("turns_taken_up", count=taken_up)
 
         async def ready() -> None:
+            _freeze_heap()
             services.ready.set()
             host, port = sock.getsockname()[:2]
-            announce(Address(host, port))
+            announce(Address(host, port), sandbox.status)
 
         await serve(app, sock, services.turns, _http_options(settings), ready=ready, stop=stop)
     if failed:
         raise StartRefused(f"The database failed, so the server stopped: {failed[0]}") from failed[0]
     return 0
+
+
+def _freeze_heap() -> None:
+    """Take what is there now out of the garbage collector's care: it stays as long as the process.
+
+    Else each full collection walks through more than 100,000 objects of imported modules too, and all streams stand
+    still for it (bench/RESULTS.md).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def _raise_open_files_limit() -> None:
@@ -194,17 +222,51 @@ def _remove_leftovers(workspaces: DirectoryWorkspaces, before: float) -> None:
         log.info("leftovers_removed", files=removed)
 
 
+def make_sandbox(settings: Settings, data: DataDir) -> Sandbox:
+    """The sandbox that the settings ask for. Whether it works, its status tells."""
+    return choose_sandbox(
+        settings.sandbox,
+        memory_mib=settings.sandbox_memory_mb,
+        processes=settings.sandbox_processes_max,
+        file_mib=settings.sandbox_file_mb,
+        tmp_mib=settings.sandbox_tmp_mb,
+        cpu_s=settings.sandbox_cpu_s,
+        network=settings.sandbox_network,
+        paths=settings.sandbox_paths,
+        hidden=[data.path],
+    )
+
+
+async def _toolset(settings: Settings, shell: ShellTools, stack: AsyncExitStack) -> AbstractToolset[ToolContext]:
+    """The server's own tools, and those of its MCP servers, which are connected to."""
+    toolsets: list[AbstractToolset[ToolContext]] = [FileTools(), ProgressTools()] if settings.tools_enabled else []
+    if settings.tools_enabled and shell.available:
+        toolsets.append(shell)
+    if settings.tools_enabled and settings.fetch_enabled:
+        toolsets.append(WebTools(private=settings.fetch_private))
+    own = CombinedToolset(toolsets)
+    if not settings.mcp:
+        return own
+    tools = McpTools(own, [msgspec.convert(_mcp_server(name, it), McpServer) for name, it in settings.mcp.items()])
+    stack.push_async_callback(tools.aclose)
+    await tools.start()
+    return tools
+
+
+def _mcp_server(name: str, server: McpServerSettings) -> dict[str, Any]:
+    return {"name": name} | {key: value for key, value in server.model_dump(exclude={"sandbox"}).items() if value}
+
+
 def _services(
     settings: Settings,
     store: Store,
     models: ResolvedModels,
     workspaces: DirectoryWorkspaces,
     skills: DirectorySkills,
+    toolset: AbstractToolset[ToolContext],
     clock: Clock,
 ) -> Services:
-    chooser = _Models(models, settings.thinking)
-    toolsets: list[AbstractToolset[ToolContext]] = [FileTools()] if settings.tools_enabled else []
-    toolset = CombinedToolset(toolsets)
+    chooser = _Models(models, settings.thinking, settings.context_tokens_max)
     options = Options(
         owner=new_request_id(),
         turn_timeout_s=settings.turn_timeout_s,
@@ -248,11 +310,12 @@ def _services(
     )
 
 
-def _sweeper(settings: Settings, store: Store, services: Services, clock: Clock) -> Sweeper:
+def _sweeper(settings: Settings, store: Store, services: Services, shell: ShellTools, clock: Clock) -> Sweeper:
     return Sweeper(
         store,
         services.workspaces,
         clock,
+        end_session=shell.end_session,
         idle_ttl_s=settings.idle_ttl_s,
         replay_retention_s=settings.replay_retention_s,
     )
@@ -278,6 +341,7 @@ class _Chosen(NamedTuple):
     files: bool
     resolved: ResolvedModels
     default_thinking: ThinkingLevel | None
+    context_tokens: int | None
 
     def settings(self, thinking: ThinkingLevel | None) -> ModelSettings:
         return self.resolved.thinking_settings(self.spec, thinking or self.default_thinking)
@@ -286,8 +350,9 @@ class _Chosen(NamedTuple):
 class _Models:
     """`turnwire.seams.model.Models`: what callers may name, and what they are told when it can't be had."""
 
-    def __init__(self, models: ResolvedModels, thinking: ThinkingLevel | None) -> None:
+    def __init__(self, models: ResolvedModels, thinking: ThinkingLevel | None, context_tokens_max: int | None) -> None:
         self._models = models
+        self._context_tokens_max = context_tokens_max
         self._thinking: ThinkingLevel | None = thinking
 
     async def choose(self, spec: str | None) -> ChosenModel:
@@ -303,4 +368,5 @@ class _Models:
         except ModelError as exc:
             raise InvalidRequest(f"model: {exc}") from exc
         name = spec or str(models.default)
-        return _Chosen(name, model, can.tools, can.images, can.files, models, self._thinking)
+        context = models.context_tokens(name, self._context_tokens_max)
+        return _Chosen(name, model, can.tools, can.images, can.files, models, self._thinking, context)

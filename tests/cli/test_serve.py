@@ -15,6 +15,8 @@ import pytest
 
 from turnwire.cli.startup import AccessKey, startup_lines, warnings
 from turnwire.datadir import DataDir
+from turnwire.sandboxes.host import NoSandbox
+from turnwire.seams.sandbox import Status
 from turnwire.settings import Address, Settings
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+WORKS = Status("bubblewrap (the system's)")
 LOCAL = Address("127.0.0.1", 8080)
 
 
@@ -63,12 +66,13 @@ def test_a_chosen_key_is_never_printed_and_none_is_made(
     assert "event: message.completed\n" in paste(server.lines, turnwire.env | env)
 
 
-def test_the_start_up_lines_name_address_folder_model_key_and_docs(
+def test_the_start_up_lines_name_address_folder_model_sandbox_key_and_docs(
     turnwire: "Program", start: "Callable[..., Server]"
 ) -> None:
     server = start()
 
     facts = dict(line.split(maxsplit=1) for line in server.lines if line.startswith("  "))
+    assert facts.pop("sandbox").startswith(("bubblewrap (", "none that works, so agents have no bash. "))
     assert facts == {
         "address": server.url,
         "data": str(turnwire.data),
@@ -202,13 +206,42 @@ def test_that_nobody_reads_the_start_up_lines_stops_no_server(turnwire: "Program
     ],
 )
 def test_what_an_operator_should_know_is_a_warning(settings: Settings, address: Address, said: str) -> None:
-    (warning,) = warnings(settings, address)
+    (warning,) = warnings(settings, address, WORKS)
 
     assert said in warning
-    lines = startup_lines(settings, address, DataDir(Path("/d")), AccessKey("k", "key file"), why="", terminal=False)
+    lines = startup_lines(
+        settings, address, DataDir(Path("/d")), AccessKey("k", "key file"), why="", sandbox=WORKS, terminal=False
+    )
     assert f"  warning  {warning}" in lines
 
 
 @pytest.mark.parametrize("address", [LOCAL, Address("::1", 1), Address("localhost", 1), Address("127.0.0.9", 1)])
 def test_the_defaults_warn_of_nothing(address: Address) -> None:
-    assert warnings(Settings(), address) == []
+    assert warnings(Settings(), address, WORKS) == []
+
+
+def lines_with(sandbox: Status, settings: Settings | None = None) -> list[str]:
+    key = AccessKey("k", "key file")
+    return startup_lines(
+        settings or Settings(), LOCAL, DataDir(Path("/d")), key, why="", sandbox=sandbox, terminal=False
+    )
+
+
+def test_the_lines_name_the_sandbox() -> None:
+    assert "  sandbox  bubblewrap (the system's)" in lines_with(WORKS)
+
+
+def test_where_no_sandbox_works_the_lines_say_why_and_what_to_install() -> None:
+    lines = lines_with(Status("bubblewrap", "There is no bwrap.", "install bubblewrap."))
+
+    (line,) = [line for line in lines if line.startswith("  sandbox ")]
+    assert "no bash" in line
+    assert "There is no bwrap." in line
+    assert "install bubblewrap." in line
+
+
+def test_running_without_a_sandbox_is_a_warning_that_names_the_setting() -> None:
+    lines = lines_with(NoSandbox().status, Settings(sandbox="none"))
+
+    assert "  sandbox  none" in lines
+    assert any(line.startswith("  warning  ") and "TURNWIRE_SANDBOX=none" in line for line in lines)

@@ -55,6 +55,9 @@ class FakeAnthropic(Fake):
         error = {"type": kind, "message": message or usual}
         return {"type": "error", "error": error, "request_id": f"req_fake{len(self.requests):04}"}
 
+    def too_long(self, tokens: int, most: int) -> dict[str, Any]:
+        return self.error_body(400, f"prompt is too long: {tokens} tokens > {most} maximum")
+
     def refuse(self, body: dict[str, Any]) -> Fault | None:
         if not body.get("stream"):
             return Fault(400, self.error_body(400, "This fake only streams."))

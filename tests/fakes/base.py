@@ -186,6 +186,8 @@ class Fake(ABC):
     def __init__(self, script: Script = (), *, repeat: bool = False) -> None:
         self.script = script
         self.repeat = repeat
+        self.context_tokens: int | None = None
+        """The model's context: a longer request (4 characters to a token) is refused as the vendor refuses it."""
         self.requests: list[Request] = []
         """Those for an answer of the model, in their order; the ones refused as invalid too."""
         self.connections = 0
@@ -230,6 +232,10 @@ class Fake(ABC):
     def refuse(self, body: dict[str, Any]) -> Fault | None:
         """What the vendor answers to a request that it would not take; None for one that it would."""
         return None
+
+    def too_long(self, tokens: int, most: int) -> dict[str, Any]:
+        """The vendor's error body for a request that is longer than the model's context."""
+        raise NotImplementedError
 
     def get(self, request: Request) -> Fault | None:
         """The answer to a GET; None is 404."""
@@ -276,6 +282,8 @@ class Fake(ABC):
             return Fault(400, self.error_body(400, "The body is not a JSON object."))
         if (refusal := self.refuse(request.body)) is not None:
             return refusal
+        if self.context_tokens is not None and (tokens := prompt_tokens(request.body)) > self.context_tokens:
+            return Fault(400, self.too_long(tokens, self.context_tokens))
         self._served += 1
         if callable(self.script):
             return self.script(request)
@@ -381,6 +389,12 @@ def head(status: int, headers: dict[str, str]) -> bytes:
     """An HTTP/1.1 head."""
     lines = [f"HTTP/1.1 {status} Fake", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def prompt_tokens(body: dict[str, Any]) -> int:
+    """Tokens of what a request says, 4 characters each."""
+    said = [body.get(name) for name in ("system", "instructions", "messages", "input", "tools")]
+    return len(json.dumps(said, ensure_ascii=False)) // 4
 
 
 def dump(value: Any) -> bytes:

@@ -55,6 +55,13 @@ class FakeOpenAIChat(Fake):
             "error": {"message": message or usual, "type": kind, "param": None, "code": code, **more},
         }
 
+    def too_long(self, tokens: int, most: int) -> dict[str, Any]:
+        message = (
+            f"This model's maximum context length is {most} tokens. However, your messages resulted in {tokens} tokens."
+            " Please reduce the length of the messages."
+        )
+        return self.error_body(400, message, param="messages", code="context_length_exceeded")
+
     def refuse(self, body: dict[str, Any]) -> Fault | None:
         if self.only_models and body.get("model") not in self.models:
             message = f"The model `{body.get('model')}` does not exist or you do not have access to it."

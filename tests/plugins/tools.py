@@ -29,12 +29,21 @@ def _can_unshare() -> bool:
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
+def _sandbox_works() -> bool:
+    """Whether commands can be run in bubblewrap here. Imported late: most runs don't ask."""
+    from turnwire.sandboxes.bubblewrap import Bubblewrap
+
+    return Bubblewrap().status.available
+
+
 # What a test may ask for: how to see that it is there, and how to get it.
 TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "node": (_on_path("node"), "install Node.js 18 or newer"),
     "npm-clients": (lambda: (CLIENTS / "node_modules" / ".turnwire").exists(), "run `make clients`"),
     "curl": (_on_path("curl"), "install curl"),
     "chromium": (_on_path(*CHROMIUM_NAMES), "install Chromium"),
+    "bwrap": (_sandbox_works, "see `turnwire doctor`"),
+    "perl": (_on_path("perl"), "install perl"),
     "uv": (_on_path("uv"), "install uv"),
     "unshare": (_can_unshare, "install util-linux, and allow user namespaces"),
 }

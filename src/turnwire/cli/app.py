@@ -94,6 +94,58 @@ def settings(
         print_settings(config)
 
 
+@app.command()
+def conformance(
+    url: Annotated[
+        str | None, typer.Argument(metavar="URL", help="The server's address.", envvar="POKEE_API", show_default=False)
+    ] = None,
+    key: Annotated[
+        str, typer.Option("--key", help="A key of the server.", envvar="POKEE_KEY", show_default=False, metavar="KEY")
+    ] = "",
+    other_key: Annotated[
+        str | None,
+        typer.Option("--other-key", help="A key of another tenant.", envvar="POKEE_OTHER_KEY", metavar="KEY"),
+    ] = None,
+    behaviours: Annotated[
+        Path | None,
+        typer.Option("--behaviours", help="A file: how to make the model behave. Else, as for demo.", metavar="FILE"),
+    ] = None,
+    heartbeat: Annotated[
+        float, typer.Option("--heartbeat", help="The server's heartbeat interval.", min=0.1, metavar="SECONDS")
+    ] = 15.0,
+    jobs: Annotated[int, typer.Option("--jobs", help="Cases that run at once.", min=1, max=64)] = 4,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", help="The cases with such a name or rule: 'cancel*', 'P-5.*'.", metavar="PATTERN"),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", help="Write the results there, as JUnit's XML.", metavar="FILE")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="What is not offered counts as failed.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the cases, and run none.")] = False,
+) -> None:
+    """Check a server, ours or another, against PROTOCOL.md. What it makes there is deleted again. 1: a case failed."""
+    from turnwire.cli.conformance import conformance, list_cases
+
+    if list_:
+        list_cases(only)
+        return
+    if url is None:
+        raise typer.BadParameter("give the server's address, such as http://127.0.0.1:8080", param_hint="URL")
+    code = conformance(
+        url,
+        key,
+        other_key=other_key,
+        behaviours=behaviours,
+        heartbeat_s=heartbeat,
+        jobs=jobs,
+        only=only,
+        junit=junit,
+        strict=strict,
+    )
+    raise typer.Exit(code)
+
+
 @app.command("version")
 def print_version() -> None:
     """Print the version."""

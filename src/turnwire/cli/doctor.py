@@ -67,6 +67,7 @@ def _examine(config: Path | None, flags: dict[str, object], deep: bool) -> Itera
     yield _port(settings)
     yield from _providers()
     yield from _model(settings, origins)
+    yield from _sandbox(settings)
 
 
 def _program() -> Iterator[Finding]:
@@ -193,6 +194,24 @@ def _model(settings: Settings, origins: dict[str, str]) -> Iterator[Finding]:
         yield Finding("problem", "model", str(exc), "see to that, or choose another model.")
     else:
         yield Finding("ok", "model", f"{choice.spec}. {choice.why}")
+
+
+def _sandbox(settings: Settings) -> Iterator[Finding]:
+    """Tries it, by running a command."""
+    from turnwire.wiring import make_sandbox
+
+    if not settings.tools_enabled:
+        yield Finding("note", "sandbox", "not used, as agents have no tools (TURNWIRE_TOOLS_ENABLED)")
+        return
+    status = make_sandbox(settings, DataDir(settings.data_dir)).status
+    if status.available:
+        yield Finding("ok" if not status.warnings else "note", "sandbox", status.name)
+        for text in (*status.warnings, *status.gaps):
+            yield Finding("note", "sandbox", text)
+    elif settings.sandbox == "auto":
+        yield Finding("note", "sandbox", f"none that works, so agents have no bash. {status.reason}", status.todo)
+    else:
+        yield Finding("problem", "sandbox", status.reason, status.todo)
 
 
 def _version_of(package: str) -> str | None:

@@ -53,6 +53,9 @@ def _shown(value: object) -> str:
             return str(value).lower()
         case list():
             return ", ".join(map(str, typing.cast("list[object]", value))) or "(none)"
+        case dict():
+            # Names only: what stands below them may hold secrets.
+            return ", ".join(typing.cast("dict[str, object]", value)) or "(none)"
         case float():
             return f"{value:g}"
         case _:
@@ -72,7 +75,9 @@ def _allowed(field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     names: dict[Any, str] = {bool: "`true`, `false`", int: "integer", float: "seconds", str: "text", Path: "path"}
-    word = names.get(kind) or ("text" if kind is SecretStr else "list")
+    word = (
+        ("tables" if get_origin(kind) is dict else None) or names.get(kind) or ("text" if kind is SecretStr else "list")
+    )
     bounds = {
         key: getattr(item, key) for item in field.metadata for key in ("gt", "ge", "lt", "le") if hasattr(item, key)
     }

@@ -1,5 +1,6 @@
 """`turnwire serve`: settings, data folder, key and model, then the server, and its start-up lines when it listens."""
 
+import gc
 import os
 import shlex
 import signal
@@ -11,9 +12,10 @@ from typing import Literal
 from turnwire import observe
 from turnwire.cli.startup import AccessKey, startup_lines
 from turnwire.datadir import DataDir
+from turnwire.seams.sandbox import Status
 from turnwire.settings import Address, Settings, read_settings, unknown_variables
 
-Announce = Callable[[Address], None]
+Announce = Callable[[Address, Status], None]
 
 
 def serve(config: Path | None, **flags: object) -> int:
@@ -56,9 +58,16 @@ def _serve(config: Path | None, flags: dict[str, object]) -> int:
         choice = choose_model(settings, origins)
         settings = settings.model_copy(update={"model": choice.spec})
 
-        def announce(address: Address) -> None:
+        def announce(address: Address, sandbox: Status) -> None:
             lines = startup_lines(
-                settings, address, data, key, why=choice.why, terminal=sys.stdout.isatty(), show=_show_command(config)
+                settings,
+                address,
+                data,
+                key,
+                why=choice.why,
+                sandbox=sandbox,
+                terminal=sys.stdout.isatty(),
+                show=_show_command(config),
             )
             _print_all(lines)
 
@@ -69,9 +78,17 @@ def _serve(config: Path | None, flags: dict[str, object]) -> int:
 
 def run_server(settings: Settings, data: DataDir, *, model: str, key: str | None, announce: Announce) -> int:
     """Blocks until the server has stopped. Apart, as the import takes a second or two."""
+    # What imports make is there to stay: nothing to collect, until the server is ready (wiring.py).
+    gc.disable()
     from turnwire.wiring import run
 
-    return run(settings, data, model=model, key=key, announce=lambda where: announce(Address(where.host, where.port)))
+    return run(
+        settings,
+        data,
+        model=model,
+        key=key,
+        announce=lambda where, sandbox: announce(Address(where.host, where.port), sandbox),
+    )
 
 
 def _key(data: DataDir, chosen: str | None, origins: dict[str, str]) -> AccessKey:

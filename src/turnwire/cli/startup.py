@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from turnwire import __version__
 from turnwire.datadir import DataDir
+from turnwire.seams.sandbox import Status
 from turnwire.settings import PREFIX, Address, Settings
 
 MESSAGE = "Write a short poem about persistent storage."
@@ -23,13 +24,22 @@ class AccessKey(NamedTuple):
 
 
 def startup_lines(
-    settings: Settings, address: Address, data: DataDir, key: AccessKey, *, why: str, terminal: bool, show: str = ""
+    settings: Settings,
+    address: Address,
+    data: DataDir,
+    key: AccessKey,
+    *,
+    why: str,
+    sandbox: Status,
+    terminal: bool,
+    show: str = "",
 ) -> list[str]:
     """All lines, in order.
 
     Args:
         settings: with the model that is in use.
         why: the sentence that says why it is that model.
+        sandbox: what became of the sandbox.
         terminal: whether a person reads this: then the generated key is shown.
         show: a shell command that prints the key, for one that stands in a settings file.
     """
@@ -37,13 +47,14 @@ def startup_lines(
         ("address", address.url),
         ("data", str(data.path)),
         ("model", f"{settings.model}. {why}"),
+        ("sandbox", sandbox_words(settings, sandbox)),
         ("key", _key_words(data, key, terminal)),
         ("docs", f"{address.url}/docs"),
     ]
     return [
         f"turnwire {__version__} is ready.",
         *(f"  {name:8} {value}" for name, value in facts),
-        *(f"  warning  {text}" for text in warnings(settings, address)),
+        *(f"  warning  {text}" for text in warnings(settings, address, sandbox)),
         "",
         "To use it from a shell, paste:",
         "",
@@ -66,7 +77,16 @@ def first_message() -> list[str]:
     ]
 
 
-def warnings(settings: Settings, address: Address) -> list[str]:
+def sandbox_words(settings: Settings, sandbox: Status) -> str:
+    """Where commands run, or why none do."""
+    if not settings.tools_enabled:
+        return "not used, as agents have no tools (TURNWIRE_TOOLS_ENABLED)"
+    if sandbox.available:
+        return sandbox.name
+    return f"none that works, so agents have no bash. {sandbox.reason} To do: {sandbox.todo}"
+
+
+def warnings(settings: Settings, address: Address, sandbox: Status) -> list[str]:
     """What the operator should know about these settings: each a sentence."""
     found: list[str] = []
     if settings.sqlite_synchronous != "FULL":
@@ -74,6 +94,8 @@ def warnings(settings: Settings, address: Address) -> list[str]:
             f"{PREFIX}SQLITE_SYNCHRONOUS={settings.sqlite_synchronous}: a power cut may lose the last moments of what "
             "callers have seen."
         )
+    if settings.tools_enabled:
+        found.extend(sandbox.warnings)
     if not _is_loopback(address.host):
         found.append(
             f"It listens on {address.host} without TLS: keys cross the network unprotected, unless a proxy with TLS "

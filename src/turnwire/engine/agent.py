@@ -6,55 +6,42 @@ of its last `*.stop`, before any tool starts; (b) each call's return joins it in
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import structlog
 from pydantic_ai import RunContext
+from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import InstructionPart, ModelResponse, ToolCallPart
 from pydantic_ai.models import ModelRequestParameters, StreamedResponse
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset
-from pydantic_ai.usage import RequestUsage, RunUsage
+from pydantic_ai.usage import RunUsage
 
 from turnwire.engine.asking import Approval, Asking, ToolAnswer
 from turnwire.engine.blocks import BlockWriter
 from turnwire.engine.calls import NOT_APPROVED, REFUSED, SUPERSEDED, UNANSWERED, CallRunner, Result, Tools, in_turn
+from turnwire.engine.compaction import Compactor
 from turnwire.engine.context import Call, History, response_entry, return_entry
 from turnwire.engine.limits import (
     REQUEST_ATTEMPTS_MAX,
     RETRY_DELAY_MAX_S,
-    RETRY_DELAY_S,
     STEPS_MAX,
     TOKENS_MAX,
     TOOL_CALLS_MAX,
 )
-from turnwire.engine.pieces import pieces_of
 from turnwire.engine.recorder import Recorder
-from turnwire.engine.trouble import Silence, Trouble, explain, is_provider_error
+from turnwire.engine.requests import StepLimits, ask, delay_s, usage_of
+from turnwire.engine.trouble import Trouble, TurnFailed, explain, is_provider_error, is_too_long
+from turnwire.engine.window import Window
 from turnwire.protocol.codec import encode_json
-from turnwire.protocol.events import Event, MessageResumed, ToolCallAnswered, ToolCallRequested, ToolResult, Usage
-from turnwire.seams.model import ChosenModel, Piece
+from turnwire.protocol.events import Event, MessageResumed, ToolCallAnswered, ToolCallRequested, ToolResult
+from turnwire.seams.model import ChosenModel, Piece, PiecewiseStream
 from turnwire.seams.store import CallRequest, HistoryEntry
 from turnwire.seams.tool import ToolContext
 
 log = structlog.get_logger(__name__)
-
-
-class TurnFailed(Exception):
-    """The turn can't go on; the text is the sentence of its `message.error`."""
-
-
-@dataclass(frozen=True)
-class StepLimits:
-    """How patient a step is. Seconds; the server's settings."""
-
-    first_token_timeout_s: float = 300.0
-    next_token_timeout_s: float = 120.0
-    step_retries: int = 2
-    """How often a step that had shown something is made again when its provider breaks off."""
 
 
 @dataclass(kw_only=True)
@@ -72,6 +59,8 @@ class TurnParts:
     instructions: str | None
     settings: ModelSettings
     show_thinking: bool
+    window: Window | None = None
+    """The model's context; None: it takes whatever it is given."""
     limits: StepLimits = field(default_factory=StepLimits)
 
 
@@ -83,6 +72,12 @@ class Agent:
         self._recorder = parts.recorder
         self._history = parts.history
         self._runner = CallRunner(parts.toolset, parts.tools, parts.context, parts.approvals)
+        self._compactor = None
+        if parts.window is not None:
+            self._history.limit_outputs(parts.window.output_bytes_max)
+            self._compactor = Compactor(
+                parts.recorder, parts.history, parts.window, parts.model, parts.context, parts.limits
+            )
 
     async def run(self) -> None:
         while True:
@@ -90,6 +85,8 @@ class Agent:
                 await self._run_calls(list(self._history.open_calls.values()))
             elif self._history.awaits_model:
                 self._check_limits()
+                if self._compactor is not None:
+                    await self._compactor.make_room()
                 await self._step()
             else:
                 return
@@ -107,7 +104,7 @@ class Agent:
     # A step: a model request, made again while that helps.
 
     async def _step(self) -> None:
-        attempts, interruptions = 0, 0
+        attempts, interruptions, made_room = 0, 0, False
         while True:
             self._recorder.step_seq = self._recorder.next_seq
             writer = BlockWriter(self._parts.tools)
@@ -117,6 +114,9 @@ class Agent:
             except Exception as exc:
                 if not is_provider_error(exc):
                     raise
+                if is_too_long(exc) and not made_room and await self._make_room_at_once():
+                    made_room = True
+                    continue
                 attempts += 1
                 shown = self._recorder.next_seq > self._recorder.step_seq
                 trouble = explain(exc, self._parts.model.spec)
@@ -126,8 +126,16 @@ class Agent:
                     raise TurnFailed(trouble.sentence) from exc
                 if shown:
                     self._supersede_step()
-                await asyncio.sleep(_delay_s(attempts, trouble))
+                await asyncio.sleep(delay_s(attempts, trouble))
         self._keep(response, writer)
+
+    async def _make_room_at_once(self) -> bool:
+        """The provider refused the conversation as too long; whether it is shorter now."""
+        window, compactor = self._parts.window, self._compactor
+        if window is None or compactor is None:
+            return False
+        window.was_too_long(self._history)
+        return await compactor.make_room()
 
     def _may_try_again(self, trouble: Trouble, attempts: int, interruptions: int) -> bool:
         return (
@@ -154,23 +162,15 @@ class Agent:
             function_tools=[tool.tool_def for tool in parts.tools.values()],
             instruction_parts=[InstructionPart(content=parts.instructions)] if parts.instructions else None,
         )
-        scope = asyncio.timeout(parts.limits.first_token_timeout_s)
-        first = True
-        try:
-            async with scope:
-                async with parts.model.model.request_stream(
-                    self._history.messages, parts.settings, parameters, parts.context
-                ) as stream:
-                    async for pieces in _punctual(pieces_of(stream), scope, parts.limits.next_token_timeout_s):
-                        first = False
-                        self._show(writer, pieces)
-                        await self._recorder.room()
-                    return self._whole(stream, writer)
-        except TimeoutError as exc:
-            if not scope.expired():
-                raise
-            limits = parts.limits
-            raise Silence(limits.first_token_timeout_s if first else limits.next_token_timeout_s, first=first) from exc
+
+        async def show(pieces: list[Piece]) -> None:
+            self._show(writer, pieces)
+            await self._recorder.room()
+
+        stream = await ask(
+            parts.model, self._history.messages, parts.settings, parameters, parts.context, parts.limits, show
+        )
+        return self._whole(stream, writer)
 
     def _show(self, writer: BlockWriter, pieces: list[Piece]) -> None:
         if not self._parts.show_thinking:
@@ -182,11 +182,14 @@ class Agent:
     def _whole(self, stream: StreamedResponse, writer: BlockWriter) -> ModelResponse:
         """The response, when its stream has come to its end."""
         response = stream.get()
+        if not isinstance(stream, PiecewiseStream) and not _says_that_it_is_whole(response):
+            # The vendors' SDKs take the end of the connection for the end of the answer.
+            raise ModelAPIError(self._parts.model.spec, "The provider's stream broke off before it was complete.")
         # A call that the stream did not tell of, piece by piece, is told of now.
         missing = [
             Piece(index, "call", part.args_as_json_str(), part.tool_name)
             for index, part in enumerate(response.parts)
-            if isinstance(part, ToolCallPart) and index not in writer.calls
+            if isinstance(part, ToolCallPart) and not writer.was_told_of(index)
         ]
         if missing:
             self._show(writer, missing)
@@ -204,7 +207,7 @@ class Agent:
             part.args = "{}" if told.value is None else msgspec.json.encode(told.value).decode()
             calls.append(Call(told.id, part, told.value))
         entry = response_entry(response, [call.id for call in calls])
-        usage = self._recorder.usage + _usage_of(response.usage, len(calls))
+        usage = self._recorder.usage + usage_of(response.usage, len(calls))
         self._history.add(entry)
         entries = [entry]
         refusals = {call.id: refusal for call in calls if (refusal := self._runner.refusal(call)) is not None}
@@ -290,35 +293,9 @@ class Agent:
         return entry
 
 
-async def _punctual(
-    batches: AsyncIterator[list[Piece]], scope: asyncio.Timeout, limit_s: float
-) -> AsyncIterator[list[Piece]]:
-    """The batches, each within `limit_s` of the one before. The timer is moved once a second, not for each batch."""
-    loop = asyncio.get_running_loop()
-    moved = -1.0
-    async for batch in batches:
-        now = loop.time()
-        if now - moved > 1:
-            moved = now
-            scope.reschedule(now + limit_s + 1)
-        yield batch
-
-
-def _delay_s(attempts: int, trouble: Trouble) -> float:
-    delay = min(RETRY_DELAY_S * 2 ** (attempts - 1), RETRY_DELAY_MAX_S)
-    return max(delay, trouble.retry_after_s or 0)
-
-
-def _usage_of(usage: RequestUsage, calls: int) -> Usage:
-    return Usage(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        total_tokens=usage.input_tokens + usage.output_tokens,
-        cache_read_tokens=usage.cache_read_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        requests=1,
-        tool_calls=calls,
-    )
+def _says_that_it_is_whole(response: ModelResponse) -> bool:
+    """Whether the provider said why its answer ends there, in the library's words or in its own."""
+    return response.finish_reason is not None or bool((response.provider_details or {}).get("finish_reason"))
 
 
 def tool_run_context(deps: ToolContext, model: Any) -> RunContext[ToolContext]:

@@ -59,6 +59,10 @@ class BlockWriter:
         self._part = -1
         self._waiting: list[Piece] = []
 
+    def was_told_of(self, part: int) -> bool:
+        """Whether pieces of this part have come, those that wait included."""
+        return part in self.calls or any(piece.part == part for piece in self._waiting)
+
     def feed(self, pieces: Iterable[Piece]) -> list[Event]:
         """The events that these pieces make."""
         events: list[Event] = []

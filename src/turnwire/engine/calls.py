@@ -100,11 +100,14 @@ class CallRunner:
 
     async def run(self, call: Call) -> Result:
         """The result of a call that is not refused. Never raises, but when the turn itself is stopped."""
-        tool = self._tools[call.part.tool_name]
+        async with self._places:
+            return await self._run(call, self._tools[call.part.tool_name])
+
+    async def _run(self, call: Call, tool: ToolsetTool[ToolContext]) -> Result:
         limit_s = float((tool.tool_def.metadata or {}).get(TIME_LIMIT_S) or TOOL_TIME_LIMIT_S)
         scope = asyncio.timeout(limit_s)
         try:
-            async with self._places, scope:
+            async with scope:
                 return Result(_shorten(_text_of(await self._call(call, tool))))
         except TimeoutError:
             if scope.expired():

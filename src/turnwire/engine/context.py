@@ -4,14 +4,19 @@ The history is a list of entries, each as JSON in the library's own format, wrap
 calls. A `response` is one whole answer of a model; a `return` is one call's result; consecutive returns, and a prompt
 behind them, are one request to the provider.
 
+A conversation that grows too long is compacted (`compaction.py`): old outputs of tools are given shortened, and the
+oldest entries are stood for by a summary. Both are a durable row, the `summary`, so that what the model is given stays
+the same from step to step and over restarts, which is also what its provider's prompt cache wants.
+
 Every history that this module gives is one that every provider accepts: each call has its result right behind it, a
 user's message never follows a user's message, no message is empty. The entries are written so (`agent.py` closes what
 a broken turn leaves open in the transaction of its ending), and nothing here repairs them.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import msgspec
 from pydantic_ai.messages import (
@@ -28,6 +33,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from turnwire.engine.limits import OLD_OUTPUT_BYTES
 from turnwire.seams.store import HistoryEntry
 
 FORMAT = 1
@@ -56,45 +62,151 @@ class Call(msgspec.Struct, frozen=True):
     input: dict[str, Any] | None
 
 
+class Compaction(msgspec.Struct, frozen=True):
+    """What was done so that the conversation fits into the model's context; numbers are those of entries.
+
+    `text` is the summary of the entries before `upto`, outputs of tools before `shortened` are given shortened, and
+    `made_at` entries there were when this was done.
+    """
+
+    upto: int = 0
+    text: str = ""
+    shortened: int = 0
+    made_at: int = 0
+
+
+class Item(NamedTuple):
+    """An entry of the history that no summary stands for."""
+
+    n: int
+    message: ModelMessage
+    is_prompt: bool
+    may_cut: bool
+    """A summary may stand for what is before it: every call before it has its result before it."""
+
+
 class History:
     """The messages so far, and where they leave off."""
 
     def __init__(self, entries: Iterable[HistoryEntry] = ()) -> None:
-        self.messages: list[ModelMessage] = []
+        self.items: list[Item] = []
+        self.compaction = Compaction()
         self.open_calls: dict[str, Call] = {}
         """Calls of the last response that have no result yet, in their order."""
         self.last_turn_id = ""
+        self._output_bytes_max = 0
+        self._messages: list[ModelMessage] | None = None
         for entry in entries:
             self.add(entry)
+
+    def __len__(self) -> int:
+        """How many entries there are, those that a summary stands for included."""
+        return self.compaction.upto + len(self.items)
 
     def add(self, entry: HistoryEntry) -> None:
         """Take the next entry."""
         assert entry.format == FORMAT, f"history of format {entry.format} was written by a newer turnwire"
+        if entry.kind == "summary":
+            self.compact(msgspec.json.decode(entry.data, type=Compaction))
+            return
         kept = msgspec.json.decode(entry.data, type=_Kept)
         [message] = ModelMessagesTypeAdapter.validate_json(bytes(kept.message))
         self.last_turn_id = entry.turn_id
+        self.items.append(Item(len(self), message, entry.kind == "prompt", not self.open_calls))
         match message:
             case ModelResponse():
-                self.messages.append(message)
                 calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
                 pairs = zip(kept.calls, calls, strict=True)
                 self.open_calls = {id_: Call(id_, part, part.args_as_dict()) for id_, part in pairs}
             case ModelRequest():
                 for id_ in kept.calls:
                     self.open_calls.pop(id_, None)
-                self._add_request(message)
+        if self._messages is not None:
+            self._give(self._messages, self.items[-1])
 
-    def _add_request(self, message: ModelRequest) -> None:
-        last = self.messages[-1] if self.messages else None
+    def compact(self, compaction: Compaction) -> None:
+        """From now on the model is given the history so."""
+        self.items = [item for item in self.items if item.n >= compaction.upto]
+        self.compaction = compaction
+        self._messages = None
+
+    def limit_outputs(self, bytes_max: int) -> None:
+        """From now on the model is given at most so many bytes of the output of one call; 0: all."""
+        self._output_bytes_max = bytes_max
+        self._messages = None
+
+    @property
+    def messages(self) -> list[ModelMessage]:
+        """What the model is given."""
+        if self._messages is None:
+            self._messages = []
+            if self.compaction.text:
+                self._messages.append(ModelRequest([UserPromptPart(self.compaction.text)]))
+            for item in self.items:
+                self._give(self._messages, item)
+        return self._messages
+
+    def _give(self, messages: list[ModelMessage], item: Item) -> None:
+        message, last = item.message, messages[-1] if messages else None
+        if not isinstance(message, ModelRequest):
+            messages.append(message)
+            return
+        parts = [self._given(part, item.n) for part in message.parts]
         if isinstance(last, ModelRequest):
-            last.parts = [*last.parts, *message.parts]
+            messages[-1] = ModelRequest(list(_joined([*last.parts, *parts])))
         else:
-            self.messages.append(message)
+            messages.append(ModelRequest(parts))
+
+    def _given(self, part: ModelRequestPart, n: int) -> ModelRequestPart:
+        most = OLD_OUTPUT_BYTES if n < self.compaction.shortened else self._output_bytes_max
+        if most and isinstance(part, ToolReturnPart) and isinstance(part.content, str):
+            return replace(part, content=shortened(part.content, most))
+        return part
 
     @property
     def awaits_model(self) -> bool:
         """The last word is the user's, or a tool's: it is the model's turn."""
-        return isinstance(self.messages[-1], ModelRequest) and not self.open_calls
+        return isinstance(self.items[-1].message, ModelRequest) and not self.open_calls
+
+
+def _joined(parts: Sequence[ModelRequestPart]) -> Iterator[ModelRequestPart]:
+    """The parts, a summary and the user's message behind it as one: some chat templates refuse two in a row."""
+    before: UserPromptPart | None = None
+    for part in parts:
+        if isinstance(part, UserPromptPart):
+            before = part if before is None else UserPromptPart(_joined_contents(before.content, part.content))
+        else:
+            if before is not None:
+                yield before
+            before = None
+            yield part
+    if before is not None:
+        yield before
+
+
+def _joined_contents(
+    first: str | Sequence[UserContent], second: str | Sequence[UserContent]
+) -> str | Sequence[UserContent]:
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    return [*([first] if isinstance(first, str) else first), *([second] if isinstance(second, str) else second)]
+
+
+def shortened(text: str, most: int, what: str = "left out here; make the call again to see them") -> str:
+    """`text`, its middle left out where it is longer than `most` bytes of UTF-8; says what is left out."""
+    if len(text) * 4 <= most:
+        return text
+    data = text.encode(errors="replace")
+    if len(data) <= most:
+        return text
+    head, tail = data[: most * 2 // 3], data[-(most // 3) :]
+    left_out = len(data) - len(head) - len(tail)
+    return f"{head.decode(errors='ignore')}\n[… {left_out} bytes are {what} …]\n{tail.decode(errors='ignore')}"
+
+
+def summary_entry(compaction: Compaction) -> HistoryEntry:
+    """What makes a compaction durable."""
+    return HistoryEntry("summary", msgspec.json.encode(compaction), FORMAT, upto=compaction.upto)
 
 
 def prompt_entry(content: str | Sequence[UserContent]) -> HistoryEntry:

@@ -75,3 +75,44 @@ ANSWERS_POLL_S = 1.0
 REMOTE_POLL_S = 0.5
 """Seconds after which the log of a turn that runs on another server is looked at again: how late its events may be
 here."""
+
+CONTEXTS_KEPT = 256
+"""Models of which it is remembered that they take less than was thought."""
+
+CONTEXT_SHARE_MAX = 0.8
+"""The share of a model's context that a request may fill before the conversation is compacted: the rest is for the
+answer, and for what the estimate did not know."""
+
+CONTEXT_SHARE_KEPT = 0.4
+"""What the newest part of a conversation may take of that limit when the rest is summed up: so that it is long until
+the next time, and most of what the agent works with stays as it is."""
+
+OUTPUT_SHARE_MAX = 0.25
+"""The share of a model's context that the output of one tool call may take."""
+
+OLD_OUTPUT_BYTES = 1024
+"""Bytes that are given of an old output of a tool: enough to see what it was."""
+
+TOKENS_PER_BYTE = 0.33
+"""The estimate where no usage tells: English is some 4 bytes of UTF-8 to a token, code and other scripts 3."""
+
+MEDIA_BYTES = 5000
+"""What an image or a file counts as in estimates: providers scale images down to some 1,600 tokens."""
+
+SUMMARY_TOKENS_MAX = 4096
+"""Tokens of a summary: some 3,000 words, which hold what matters of any conversation."""
+
+SUMMARY_SHARE_KEPT = 0.15
+"""The share of a model's context that a summary may take: a longer one is cut off, whatever the model says."""
+
+SUMMARY_ITEM_BYTES = 6000
+"""Bytes of one message or output that the model is shown when it sums up: what is longer is mostly data."""
+
+SUMMARY_SHOWN_BYTES_MIN = 4000
+"""Bytes that a model must take at once for a summary; with less there is nothing to sum up."""
+
+SUMMARY_SHARE_MAX = 0.6
+"""The share of a model's context that it is shown at once when it sums up; more is summed up in several requests."""
+
+AGENTS_FILE_BYTES_MAX = 32 * 1024
+"""Bytes of a workspace's AGENTS.md that each model request carries: some 8,000 tokens, more than good ones have."""

@@ -7,6 +7,7 @@ the next: so the log is written in the order in which things happened, and a fas
 import asyncio
 from collections.abc import Iterable, Sequence
 
+from turnwire.engine.context import Compaction, summary_entry
 from turnwire.engine.follow import Tail
 from turnwire.engine.limits import PENDING_BYTES_MAX, STORE_RETRY_DELAY_MAX_S, STORE_RETRY_DELAY_S
 from turnwire.protocol.codec import encode_frame, encode_frames, encode_json
@@ -99,6 +100,14 @@ class Recorder:
             if self._trouble is not None and not isinstance(self._trouble, StoreUnavailable):
                 raise self._trouble
             await self._wait()
+
+    async def keep_summary(self, compaction: Compaction) -> None:
+        """Make a summary of the history durable, with the usage so far, behind all that was recorded. Raises as
+        `room()`, and `TurnLost`."""
+        await self.durable()
+        kept = await self._store.keep_summary(self.turn.id, self.turn.epoch, summary_entry(compaction), self.usage)
+        if not kept:
+            raise TurnLost(f"the turn {self.turn.id} is held under another epoch")
 
     async def room(self) -> None:
         """Return when less than PENDING_BYTES_MAX waits for its commit.

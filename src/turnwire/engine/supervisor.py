@@ -10,14 +10,15 @@ from contextlib import suppress
 
 import structlog
 
-from turnwire.engine.agent import Agent, TurnFailed
+from turnwire.engine.agent import Agent
 from turnwire.engine.asking import Asking
 from turnwire.engine.calls import NOT_RUN, STOPPED, Result
 from turnwire.engine.context import History, note_entry, return_entry
 from turnwire.engine.follow import Follower, Tail
-from turnwire.engine.limits import ERROR_CHARS_MAX
+from turnwire.engine.limits import ERROR_CHARS_MAX, STORE_RETRY_DELAY_MAX_S, STORE_RETRY_DELAY_S
 from turnwire.engine.places import Places
 from turnwire.engine.recorder import Recorder, TurnLost
+from turnwire.engine.trouble import TurnFailed
 from turnwire.protocol.events import (
     Event,
     MessageCancelled,
@@ -68,9 +69,14 @@ class Running:
                 self.task.cancel()
 
     async def load_history(self) -> None:
-        """Read the session's history, once."""
-        if not self.history.messages:
-            self.history = History(await self._store.read_history(self.turn.session_id))
+        """Read the session's history, once; however long the store can't give it, for without it no turn can end."""
+        delay_s = STORE_RETRY_DELAY_S
+        while not len(self.history):
+            try:
+                self.history = History(await self._store.read_history(self.turn.session_id))
+            except StoreUnavailable:
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, STORE_RETRY_DELAY_MAX_S)
 
 
 Prepare = Callable[[Running], Awaitable[Agent]]
@@ -200,7 +206,7 @@ def _closing(running: Running, terminal: Terminal) -> tuple[list[Event], list[Hi
             entry = return_entry(history.open_calls[id_], result.content, is_error=True)
             entries.append(entry)
             history.add(entry)
-    if history.messages and history.awaits_model:
+    if history.items and history.awaits_model:
         partial = running.recorder.transcript.text_since(running.recorder.step_seq)
         entries.append(note_entry(_note(terminal), partial))
     return events, entries

@@ -4,6 +4,7 @@ In small bites, each a short transaction of its own, so that the hot path never 
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -18,7 +19,8 @@ log = structlog.get_logger(__name__)
 class Sweeper:
     """Sweeps every SWEEP_INTERVAL_S, or as often as the shortest of its times asks for.
 
-    `replay_retention_s`: how long a finished turn's events stay; None: as its session.
+    `replay_retention_s`: how long a finished turn's events stay; None: as its session. `end_session`:
+    ends what still runs for a session that is gone, before its files go.
     """
 
     def __init__(
@@ -29,10 +31,12 @@ class Sweeper:
         *,
         idle_ttl_s: float,
         replay_retention_s: float | None,
+        end_session: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._workspaces = workspaces
         self._clock = clock
+        self._end_session = end_session
         self._idle_ttl_s = idle_ttl_s
         self._replay_retention_s = replay_retention_s
         shortest_s = min(
@@ -67,6 +71,8 @@ class Sweeper:
         return max(expired, len(purged), dropped) == SWEEP_BITE
 
     async def _remove_files(self, session: Session) -> bool:
+        if self._end_session is not None:
+            await self._end_session(session.id)
         if session.workspace == "private":
             try:
                 await asyncio.to_thread(self._workspaces.remove_private, session.tenant, session.id)

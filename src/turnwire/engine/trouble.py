@@ -15,6 +15,7 @@ from pydantic_ai.exceptions import (
     ModelNotFoundError,
     ModelQuotaExceededError,
     ModelRateLimitError,
+    ModelRequestRejectedError,
     ModelServerError,
     ModelTimeoutError,
     ModelUnavailableError,
@@ -32,6 +33,10 @@ _KEY_VARIABLES = {
     "openai-responses": "OPENAI_API_KEY",
     "google": "GOOGLE_API_KEY",
 }
+
+
+class TurnFailed(Exception):
+    """The turn can't go on; the text is the sentence of its `message.error`."""
 
 
 class Trouble(NamedTuple):
@@ -56,6 +61,14 @@ def is_provider_error(exc: BaseException) -> bool:
     if isinstance(exc, ModelAPIError | UnexpectedModelBehavior | UserError | Silence | OSError):
         return True
     return type(exc).__module__.partition(".")[0] in _TRANSPORTS
+
+
+def is_too_long(exc: BaseException) -> bool:
+    """Whether the provider refused the conversation as longer than the model's context."""
+    if isinstance(exc, ModelContextWindowExceededError):
+        return True
+    # llama.cpp's own server has a code of its own.
+    return isinstance(exc, ModelHTTPError) and exc.status_code == 400 and "exceed_context_size" in str(exc.body)
 
 
 def explain(exc: BaseException, spec: str) -> Trouble:
@@ -84,7 +97,7 @@ def explain(exc: BaseException, spec: str) -> Trouble:
                 f"The quota or the credit of the account at the provider of {spec} is used up: raise it there.",
                 transient=False,
             )
-        case ModelContextWindowExceededError():
+        case _ if is_too_long(exc):
             return Trouble(
                 f"The conversation is longer than the model {spec} takes: begin a new session, or shorten the message.",
                 transient=False,
@@ -111,6 +124,8 @@ def explain(exc: BaseException, spec: str) -> Trouble:
             )
         case ModelHTTPError(status_code=status):
             return _by_status(status, spec, exc.retry_after)
+        case ModelRequestRejectedError():
+            return Trouble(_refused(spec, ""), transient=False)
         case ContentFilterError():
             return Trouble(
                 f"The provider of {spec} refused to answer because of its content filter: put the message otherwise.",
@@ -152,10 +167,16 @@ def _by_status(status: int, spec: str, retry_after: float | None) -> Trouble:
             )
         case _:
             return Trouble(
-                f"The provider of {spec} refused the request (status {status}): see whether this model takes what "
-                "was asked of it; the server's log has the provider's reason.",
+                _refused(spec, f" (status {status})"),
                 transient=status >= 500,
             )
+
+
+def _refused(spec: str, status: str) -> str:
+    return (
+        f"The provider of {spec} refused the request{status}: see whether this model takes what was asked of it; "
+        "the server's log has the provider's reason."
+    )
 
 
 def _wrong_key(spec: str) -> str:

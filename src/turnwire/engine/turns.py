@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 import msgspec
@@ -11,15 +12,20 @@ from pydantic_ai.messages import BinaryContent, UserContent
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
 
-from turnwire.engine.agent import Agent, StepLimits, TurnFailed, TurnParts, tool_run_context
+from turnwire.engine.agent import Agent, TurnParts, tool_run_context
 from turnwire.engine.asking import Approval, Asking, ToolAnswer, call_answer
+from turnwire.engine.calls import Tools
 from turnwire.engine.context import clean_text, prompt_entry
 from turnwire.engine.follow import Follower
 from turnwire.engine.functions import FunctionToolset, read_functions
-from turnwire.engine.limits import RETRY_AFTER_DRAINING_S
+from turnwire.engine.instructions import instructions_for
+from turnwire.engine.limits import CONTEXTS_KEPT, RETRY_AFTER_DRAINING_S
 from turnwire.engine.places import Places
 from turnwire.engine.recovery import Reason, give_up, rebuild, take_up
+from turnwire.engine.requests import StepLimits
 from turnwire.engine.supervisor import Prepare, Running, Supervisor
+from turnwire.engine.trouble import TurnFailed
+from turnwire.engine.window import Window, size_of_tools
 from turnwire.protocol.codec import encode_frame, encode_json
 from turnwire.protocol.errors import InvalidRequest, NotFound, Unavailable
 from turnwire.protocol.events import MessageCreated
@@ -29,8 +35,8 @@ from turnwire.seams.clock import Clock
 from turnwire.seams.model import ChosenModel, Models, ThinkingLevel
 from turnwire.seams.mounts import Mounted
 from turnwire.seams.skills import SKILLS_PATH, Skills, skills_prompt
-from turnwire.seams.store import NewTurn, Session, Store, StoreDamaged, Turn
-from turnwire.seams.tool import ToolContext
+from turnwire.seams.store import NewTurn, Session, SessionChanges, Store, StoreDamaged, Turn
+from turnwire.seams.tool import ToolContext, ToolFailed
 from turnwire.seams.workspace import Workspace
 from turnwire.seams.workspaces import Workspaces, workspace_of
 
@@ -101,6 +107,8 @@ class Turns:
         self._skills = skills
         self._places = Places(turns_max=options.turns_max, turns_per_tenant_max=options.turns_per_tenant_max)
         self.supervisor = Supervisor(store, self._places, turn_timeout_s=options.turn_timeout_s)
+        self._contexts: dict[str, int] = {}
+        """Models whose providers took less than they are said to take, and how much that is."""
         self.draining = False
         """New turns are refused: the server is about to stop."""
 
@@ -178,8 +186,20 @@ class Turns:
     async def _parts(self, running: Running, session: Session, chosen: ChosenModel) -> TurnParts:
         settings = msgspec.json.decode(running.turn.settings, type=MessageSettings)
         workspace, skills = await asyncio.to_thread(self._view, session, chosen)
-        context = tool_run_context(ToolContext(session.tenant, session.id, workspace), chosen.model)
-        toolset = CombinedToolset([self._toolset, FunctionToolset(read_functions(session.tools, ()))])
+        deps = ToolContext(session.tenant, session.id, workspace, partial(self._set_status, session))
+        context = tool_run_context(deps, chosen.model)
+        functions = read_functions(session.tools, ())
+        declared = {function.name for function in functions}
+        # An MCP server that came up later may have a tool of the same name: the session's own wins.
+        own = self._toolset.filtered(lambda _, tool: tool.name not in declared)
+        toolset = CombinedToolset([own, FunctionToolset(functions)])
+        tools = await toolset.get_tools(context) if chosen.tools else {}
+        instructions = await asyncio.to_thread(
+            instructions_for,
+            [self._options.instructions, skills, session.instructions],
+            workspace if chosen.tools else None,
+        )
+        model_settings = _model_settings(settings, chosen)
         running.asking = Asking(
             self._store, running.turn.id, self._clock, timeout_s=self._options.tool_result_timeout_s
         )
@@ -188,13 +208,14 @@ class Turns:
             history=running.history,
             model=chosen,
             toolset=toolset,
-            tools=await toolset.get_tools(context) if chosen.tools else {},
+            tools=tools,
             context=context,
             approvals=frozenset(session.approvals),
             asking=running.asking,
-            instructions="\n\n".join(filter(None, [self._options.instructions, skills, session.instructions])) or None,
-            settings=_model_settings(settings, chosen),
+            instructions=instructions,
+            settings=model_settings,
             show_thinking=settings.thinking != "off",
+            window=self._window(chosen, tools, instructions, model_settings.get("max_tokens") or 0),
             limits=self._options.steps,
         )
 
@@ -205,6 +226,32 @@ class Turns:
         if self._skills is None or shown is None:
             return workspace, None
         return Mounted(workspace, SKILLS_PATH, shown), skills_prompt(self._skills.list(session.tenant))
+
+    def _window(self, chosen: ChosenModel, tools: Tools, instructions: str | None, answer_tokens: int) -> Window | None:
+        if chosen.context_tokens is None:
+            return None
+        definitions = (tool.tool_def for tool in tools.values())
+        fixed = size_of_tools([d.name, d.description, d.parameters_json_schema] for d in definitions)
+        learnt = self._contexts.get(chosen.spec, chosen.context_tokens)
+        return Window(
+            min(chosen.context_tokens, learnt),
+            fixed + len((instructions or "").encode(errors="replace")),
+            answer_tokens,
+            lambda tokens: self._learn_context(chosen.spec, tokens),
+        )
+
+    async def _set_status(self, session: Session, status: str) -> None:
+        changes = SessionChanges(metadata={"status": status or None})
+        try:
+            await self._store.update_session(session.tenant, session.id, changes)
+        except NotFound as exc:
+            raise ToolFailed("The session is gone.") from exc
+
+    def _learn_context(self, spec: str, tokens: int) -> None:
+        log.warning("context_smaller_than_thought", model=spec, tokens=tokens)
+        if len(self._contexts) >= CONTEXTS_KEPT:
+            self._contexts.clear()
+        self._contexts[spec] = tokens
 
     async def server_tools(self) -> list[str]:
         """Names of the server's own tools."""

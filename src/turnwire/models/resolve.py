@@ -45,6 +45,9 @@ from turnwire.models.thinking import ThinkingLevel, thinking_settings, thinks
 NO_RETRIES = ModelSettings(max_retries=0)
 # Callers choose names. A model that is dropped may still be in use; its connections end when nobody holds it.
 MODELS_KEPT = 256
+# Tokens of context of a model of which nobody says how many it has: what most hosted ones have at least. A provider
+# that refuses a conversation as too long corrects it.
+CONTEXT_TOKENS_DEFAULT = 128_000
 # Servers that need no key get this one: the SDK wants something.
 NO_KEY = "none"
 SDKS: dict[Provider, tuple[str, ...]] = {
@@ -177,6 +180,21 @@ class Models:
                 # Other people's servers: images are common, files are OpenAI's own.
                 own = understood.provider == "openai-chat" and not self._env.get("OPENAI_BASE_URL")
                 return Capabilities(tools=True, thinking=thinks(name, env=self._env), images=True, files=own)
+
+    def context_tokens(self, spec: str | None = None, most: int | None = None) -> int | None:
+        """Tokens of the model's context, or `most` where that is given; None: it takes a conversation of any length,
+        and leaves out what does not fit. Raises what `resolve` does."""
+        understood = self.default if spec is None else parse_spec(spec)
+        match understood.provider:
+            case "local":
+                return None  # too small to sum anything up
+            case "demo" | "scripted":
+                return most
+            case "local-file":
+                known = getattr(self.resolve(spec), "n_ctx", None)
+                return min(filter(None, (known, most)), default=None)
+            case _:
+                return most or self.resolve(spec).context_window or CONTEXT_TOKENS_DEFAULT
 
     def thinking_settings(
         self, spec: str | None, level: ThinkingLevel | None, *, max_tokens: int | None = None

@@ -71,6 +71,11 @@ class ChosenModel(Protocol):
         """Whether it takes other files."""
         ...
 
+    @property
+    def context_tokens(self) -> int | None:
+        """Tokens of its context, the answer included; None: it takes a conversation of any length."""
+        ...
+
     def settings(self, thinking: ThinkingLevel | None) -> ModelSettings:
         """The provider's settings for a level of thinking; None: the server's default."""
         ...

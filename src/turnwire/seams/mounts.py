@@ -1,6 +1,11 @@
 """A workspace with a second one to be read at an absolute path, such as `/skills`."""
 
-from turnwire.seams.workspace import AccessDenied, Entry, File, Listing, Upload, Workspace
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from turnwire.seams.workspace import AccessDenied, Entry, File, Listing, Mount, Upload, Workspace
 
 
 class Mounted:
@@ -36,6 +41,17 @@ class Mounted:
     def delete(self, path: str) -> None:
         self._check_main(path)
         self._main.delete(path)
+
+    def mounts(self, owner: int | None = None) -> Sequence[Mount]:
+        mounts = list(self._main.mounts(owner))
+        try:
+            others = self._other.mounts(owner)
+            mounts += [msgspec.structs.replace(mount, writable=False, at=self._at) for mount in others]
+        except BaseException:
+            for mount in mounts:
+                os.close(mount.fd)
+            raise
+        return mounts
 
     def _inner(self, path: str) -> str | None:
         """The path in `other`; None for one of `main`."""

@@ -62,14 +62,17 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     """A piece of the history that the model is given, in the format of the agent library.
 
     `format` numbers the version of `data`, so that the library can change its own. `kind`: a user's `prompt`, a
-    model's `response`, or the `return` of one tool call.
+    model's `response`, or the `return` of one tool call; or a `summary`, which stands for entries before it. The
+    entries of a session that are no summaries are numbered from 0, in their order.
     """
 
-    kind: Literal["prompt", "response", "return"]
+    kind: Literal["prompt", "response", "return", "summary"]
     data: bytes
     format: int = 1
     turn_id: str = ""
     """Filled in when read."""
+    upto: int | None = None
+    """Of a summary: the number of the first entry that it does not stand for."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -303,6 +306,14 @@ class Store(Protocol):
         """
         ...
 
+    async def keep_summary(self, turn_id: str, epoch: int, summary: HistoryEntry, usage: Usage) -> bool:
+        """Keep a summary of the history, and the turn's usage so far, which counts it: one transaction.
+
+        From now on the latest summary is what `read_history` begins with. False: nothing was written, the turn is
+        under another epoch, has ended, or is gone.
+        """
+        ...
+
     async def get_turn(self, tenant: str, session_id: str, turn_id: str) -> Turn: ...
 
     async def list_turns(
@@ -361,7 +372,8 @@ class Store(Protocol):
         ...
 
     async def read_history(self, session_id: str) -> list[HistoryEntry]:
-        """All that the model is given, oldest first."""
+        """All that the model is given, oldest first: the latest summary, if there is one, and the entries that it
+        does not stand for."""
         ...
 
     # Retention

@@ -6,6 +6,7 @@ message is the result, `is_error: true`, and the turn goes on. A toolset says in
 what the engine may do with a call, under the keys below.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -27,9 +28,15 @@ A tool keeps shorter limits itself where it can, since its own sentence tells th
 """
 
 
+async def nobody_watches(status: str) -> None:
+    """Where a status goes that nobody reads."""
+
+
 class ToolContext(msgspec.Struct, frozen=True):
     """The `deps` of every tool call: whose it is, and the session's view of its files."""
 
     tenant: str
     session_id: str
     workspace: Workspace
+    set_status: Callable[[str], Awaitable[None]] = nobody_watches
+    """Sets the session's `metadata.status`; "" removes it."""

@@ -26,7 +26,7 @@ The errors, and the HTTP status that fits each:
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import BinaryIO, Literal, Protocol, Self
 
@@ -149,6 +149,17 @@ class Upload(Protocol):
     ) -> None: ...
 
 
+class Mount(msgspec.Struct, frozen=True):
+    """A folder or file of a workspace for a sandbox to show: an open handle, where it belongs, and whether it may be
+    written there."""
+
+    fd: int
+    parts: Parts
+    writable: bool
+    at: str = INSIDE_NAMES[0]
+    """The folder of the sandbox that `parts` are in."""
+
+
 class Workspace(Protocol):
     """One session's view of its workspace. Paths are texts as `parse_path` takes them."""
 
@@ -176,6 +187,15 @@ class Workspace(Protocol):
 
     def delete(self, path: str) -> None:
         """Delete a file, a link or an empty folder; what a link leads to stays. Raises NotEmpty, NotFound."""
+        ...
+
+    def mounts(self, owner: int | None = None) -> Sequence[Mount]:
+        """What a sandbox is to mount so that it shows what the session may see, in this order. Close each `fd`.
+
+        What may be written can be read there too: no mount is write-only. A write scope that is not there is made, as
+        a folder; a read scope that is not there is left out. With `owner`, a server that is root gives the workspace
+        to this user first. Raises OutsideWorkspace when a scope leads through a link.
+        """
         ...
 
 

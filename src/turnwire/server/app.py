@@ -1,6 +1,7 @@
 """The application: routes, errors, CORS and the document."""
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from turnwire import __version__
@@ -30,12 +31,17 @@ stored, and stays: a turn runs to its end whether or not anybody reads it, and c
 
 def create_app(services: Services) -> FastAPI:
     """The ASGI application over these services."""
-    app = FastAPI(
+    # The documents' page without a CDN: a server on a closed network shows it too.
+    app = FastAPIOffline(
+        docs_url="/docs",
+        redoc_url=None,
+        static_url="/docs/static",
         title="turnwire",
         version=__version__,
         summary="Agent sessions over Server-Sent Events.",
         description=DESCRIPTION,
-        redoc_url=None,
+        # An address with a slash too many is none: a redirect would be an answer that nobody documents.
+        redirect_slashes=False,
         root_path=services.options.root_path,
         separate_input_output_schemas=False,
     )

@@ -8,6 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from turnwire.protocol.codec import encode_json
 from turnwire.protocol.errors import InvalidRequest
+from turnwire.protocol.ids import new_request_id
 
 
 class Connection(HttpToolsProtocol):
@@ -47,6 +48,6 @@ class Connection(HttpToolsProtocol):
         body = encode_json({"error": InvalidRequest.name, "message": "This is no valid HTTP/1.1 request."})
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n%b" % (len(body), body)
+            b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (new_request_id().encode(), len(body), body)
         )
         self.transport.close()

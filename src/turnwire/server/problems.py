@@ -1,5 +1,6 @@
 """Errors as answers: one body for all of them, those of the framework included."""
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -22,8 +23,19 @@ def problem(exc: TurnwireError) -> Response:
         headers["X-Response-Id"] = exc.response_id
     if isinstance(exc, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    body = encode_json({"error": exc.name, "message": exc.message})
+    body = encode_json({"error": exc.name, "message": _one_line(exc.message)})
     return Response(body, exc.status, headers, media_type="application/json")
+
+
+MESSAGE_CHARS_MAX = 600
+"""Characters of an error's message: a sentence for people, whatever of the request it quotes."""
+
+
+def _one_line(text: str) -> str:
+    """`text` on one line that can be printed: what it quotes of a request may hold anything."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    return text if len(text) <= MESSAGE_CHARS_MAX else f"{text[: MESSAGE_CHARS_MAX - 2]}…."
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -36,8 +48,9 @@ def add_handlers(app: FastAPI) -> None:
     async def on_http_error(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)
         answer = problem(_from_framework(exc, request))
-        if exc.headers and "Allow" in exc.headers:
-            answer.headers["Allow"] = exc.headers["Allow"]
+        if exc.status_code == MethodNotAllowed.status:
+            methods = sorted(_methods_at(app, request))
+            answer.headers["Allow"] = ", ".join(methods) or (exc.headers or {}).get("Allow", "GET")
         return answer
 
     async def on_invalid(request: Request, exc: Exception) -> Response:
@@ -47,6 +60,18 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(TurnwireError, on_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
+
+
+def _methods_at(app: FastAPI, request: Request) -> set[str]:
+    """The methods that this address takes, of the document: the framework names those of the first route alone."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    methods: set[str] = set()
+    for template, operations in app.openapi()["paths"].items():
+        # {path} is the one parameter that may hold slashes.
+        pattern = re.sub(r"\{\w+\}", "[^/]+", template.replace("{path}", ".+"))
+        if re.fullmatch(pattern, path, re.DOTALL):
+            methods.update(method.upper() for method in operations)
+    return methods
 
 
 def _from_framework(exc: HTTPException, request: Request) -> TurnwireError:

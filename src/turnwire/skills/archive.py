@@ -158,6 +158,8 @@ def _member(info: zipfile.ZipInfo) -> Member:
     mode = info.external_attr >> 16
     kind = stat.S_IFMT(mode)
     is_folder = info.filename.endswith("/")
+    if info.header_offset < 0:
+        raise SkillInvalid("The zip file is damaged: its beginning is missing.")
     if info.flag_bits & _ENCRYPTED:
         raise SkillInvalid(f"{shown} is encrypted.")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from turnwire.protocol.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, SessionBusy
+from turnwire.protocol.events import Usage
 from turnwire.seams.clock import Clock, SystemClock
 from turnwire.seams.store import (
     SECRET_BYTES,
@@ -80,6 +81,7 @@ class _Session:
         self.session = deepcopy(session)
         self.turns: list[_Turn] = []
         self.history: list[HistoryEntry] = []
+        self.summary: HistoryEntry | None = None
         self.deleted = False
 
     @property
@@ -428,11 +430,24 @@ class MemoryStore:
                 size += len(segment.frames)
         return Page(page, held.turn.last_seq, not held.running)
 
+    async def keep_summary(self, turn_id: str, epoch: int, summary: HistoryEntry, usage: Usage) -> bool:
+        await self._turn_of_loop()
+        assert summary.kind == "summary" and summary.upto is not None
+        held = self._turns.get(turn_id)
+        if held is None or not held.running or held.turn.epoch != epoch:
+            return False
+        held.change(usage=usage)
+        self._sessions[held.turn.session_id].summary = msgspec.structs.replace(summary, turn_id=turn_id)
+        return True
+
     async def read_history(self, session_id: str) -> list[HistoryEntry]:
         await self._turn_of_loop()
         if session_id not in self._sessions:
             raise NotFound(f"There is no session {session_id}.")
-        return list(self._sessions[session_id].history)
+        session = self._sessions[session_id]
+        if session.summary is None:
+            return list(session.history)
+        return [session.summary, *session.history[session.summary.upto :]]
 
     # Retention
 

@@ -1350,6 +1350,61 @@ async def a_fenced_append_leaves_no_history(store: Store, clock: TurnableClock) 
     assert await store.get_turn(TENANT, session.id, turn.id) == turn
 
 
+A_SUMMARY = HistoryEntry("summary", b"s", 1, upto=2)
+
+
+@_case
+async def a_summary_stands_for_the_entries_before_it(store: Store, clock: TurnableClock) -> None:
+    session, other = await make_session(store, clock), await make_session(store, clock)
+    turn, beside = await begin(store, session), await begin(store, other)
+    await write(store, turn, 1, history=(HistoryEntry("response", b"r"), HistoryEntry("return", b"x")))
+
+    assert await store.keep_summary(turn.id, turn.epoch, A_SUMMARY, Usage(7, requests=1))
+    expected = [
+        HistoryEntry("summary", b"s", 1, turn.id, 2),
+        HistoryEntry("return", b"x", 1, turn.id),
+    ]
+    assert await store.read_history(session.id) == expected
+    await write(store, turn, 2, history=(HistoryEntry("response", b"r2"),))
+    assert await store.read_history(session.id) == [*expected, HistoryEntry("response", b"r2", 1, turn.id)]
+    assert (await store.get_turn(TENANT, session.id, turn.id)).usage == Usage(7, requests=1)
+    assert len(await store.read_history(other.id)) == 1
+    await end(store, beside, 1)
+
+
+@_case
+async def the_latest_summary_counts_and_is_not_counted(store: Store, clock: TurnableClock) -> None:
+    session = await make_session(store, clock)
+    turn = await begin(store, session)
+    await store.keep_summary(turn.id, turn.epoch, HistoryEntry("summary", b"first", upto=1), Usage())
+    await write(store, turn, 1, history=(HistoryEntry("response", b"r"), HistoryEntry("return", b"x")))
+
+    await store.keep_summary(turn.id, turn.epoch, A_SUMMARY, Usage())
+    await end(store, turn, 2)
+    following = await begin(store, session)
+
+    assert await store.read_history(session.id) == [
+        HistoryEntry("summary", b"s", 1, turn.id, 2),
+        HistoryEntry("return", b"x", 1, turn.id),
+        HistoryEntry("prompt", b"hi", 1, following.id),
+    ]
+
+
+@_case
+async def a_summary_is_fenced(store: Store, clock: TurnableClock) -> None:
+    session = await make_session(store, clock)
+    turn = await begin(store, session)
+    [taken] = await store.take_over(OWNER, lease_s=LEASE_S, everything=True)
+
+    assert not await store.keep_summary(turn.id, turn.epoch, A_SUMMARY, Usage(7))
+    assert not await store.keep_summary("msg_000000000000000000000000", 1, A_SUMMARY, Usage(7))
+    assert (await store.get_turn(TENANT, session.id, turn.id)).usage == Usage()
+    await end(store, taken, 1)
+    assert not await store.keep_summary(turn.id, taken.epoch, A_SUMMARY, Usage(7))
+    assert (await store.get_turn(TENANT, session.id, turn.id)).usage == COMPLETED.usage
+    assert [entry.kind for entry in await store.read_history(session.id)] == ["prompt"]
+
+
 # Retention
 
 

@@ -57,3 +57,78 @@ FILE_TIME_LIMIT_S = 30.0
 
 FILE_THREADS_MAX = 8
 """Worker threads for file tools, apart from the event loop's own, so that slow searches hold up only each other."""
+
+COMMAND_BYTES_MAX = 100_000
+"""Length of a `bash` command: Linux takes 128 KiB in one argument (MAX_ARG_STRLEN). A longer script is a file."""
+
+BASH_TIME_S = 120.0
+"""A command ends after so long when the call says nothing: most builds and tests are done by then."""
+
+BASH_TIME_MAX_S = 3600.0
+"""The longest that a call may ask for; what runs longer is a background task, which doesn't hold up its turn."""
+
+BASH_TIME_LIMIT_S = BASH_TIME_MAX_S + 30.0
+"""The engine's limit for one call of `bash`: behind the command's own, which tells the model more."""
+
+OUTPUT_HEAD_BYTES = 16 * 1024
+"""Bytes shown of the beginning of a command's output: what was done."""
+
+OUTPUT_TAIL_BYTES = 32 * 1024
+"""Bytes shown of its end, where errors and results are. Together some 12,000 tokens."""
+
+TASKS_MAX = 8
+"""Background tasks of a session that are remembered: a few servers and watchers; ended ones make room."""
+
+TASK_FIRST_LOOK_S = 1.0
+"""A background task that ends within this is told at once: a mistyped command does."""
+
+TASK_WAIT_MAX_S = 60.0
+"""The longest that one look at a background task waits for it."""
+
+PLAN_STEPS_MAX = 50
+"""Steps of a plan: more is no plan that anybody follows."""
+
+PLAN_STEP_CHARS_MAX = 300
+"""Characters of one step: a line or two."""
+
+STATUS_CHARS_MAX = 200
+"""Characters of a status: it is shown in one line, and read by everyone who lists sessions."""
+
+URL_CHARS_MAX = 4000
+"""Characters of an address: more than servers take."""
+
+REDIRECTS_MAX = 5
+"""Redirects that one fetch follows: as browsers do in earnest, not in a loop."""
+
+FETCH_BYTES_MAX = 2 * 1024 * 1024
+"""Bytes of a page that are read: the most hostile page of this length takes some 2 s to become text."""
+
+FETCH_CHARS_MAX = 40_000
+"""Characters of a page that one call gives: some 10,000 tokens; the model reads on with `offset`."""
+
+FETCH_TIME_S = 25.0
+"""Seconds for one fetch, redirects included."""
+
+FETCH_TIME_LIMIT_S = 40.0
+"""The engine's limit for one fetch, the page's way to text included."""
+
+MCP_START_S = 5.0
+"""Seconds that the start of the server waits for its MCP servers: most are up in one or two."""
+
+MCP_CONNECT_S = 30.0
+"""Seconds that a connection to an MCP server may take: programs that fetch themselves first are slow."""
+
+MCP_RETRY_S = 5.0
+"""Seconds before a server that is down is tried again; doubles up to the next."""
+
+MCP_RETRY_MAX_S = 300.0
+"""The longest wait before an MCP server is tried again."""
+
+MCP_TIME_LIMIT_S = 120.0
+"""Seconds that a call of an MCP server's tool may take."""
+
+MCP_TOOLS_MAX = 128
+"""Tools that one MCP server may offer: as many as the large providers take in all."""
+
+MCP_DESCRIPTION_CHARS_MAX = 4000
+"""Characters of a tool's description: every model request carries them all."""

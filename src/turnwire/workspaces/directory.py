@@ -19,6 +19,7 @@ from turnwire.seams.workspace import (
     FileAccess,
     InvalidPath,
     Listing,
+    Mount,
     NotAFile,
     NotAFolder,
     NotEmpty,
@@ -32,6 +33,7 @@ from turnwire.seams.workspace import (
     parse_path,
     show,
 )
+from turnwire.workspaces.mounting import open_mounts
 from turnwire.workspaces.quota import NO_QUOTA, Account, Quota
 from turnwire.workspaces.removal import remove_tree
 from turnwire.workspaces.resolve import MakeFolder, Place, foreign_errors, locate, out_of_scope
@@ -211,6 +213,9 @@ class DirectoryWorkspace:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise
                     raise NotEmpty(f"The folder '{show(parts)}' is not empty.") from error
+
+    def mounts(self, owner: int | None = None) -> Sequence[Mount]:
+        return open_mounts(self.directory, self._access, owner)
 
     def _remove_empty(self, folders: Sequence[Parts]) -> None:
         """Undo the making of folders, deepest first, as far as nobody has put anything in."""

@@ -16,10 +16,9 @@ import msgspec
 from turnwire.seams.workspace import NoSpace
 from turnwire.workspaces.walk import walk
 
-FRESH_S = 2.0
-"""How long a measurement is good for. Of a large workspace it is longer: twenty times as long as it took."""
-
-FRESH_SHARE = 20
+FRESH_FOR = 20
+"""How long a measurement is good for, by how long it took: a twentieth of a thread's time is spent on measuring while
+uploads run. A thousand files are looked at anew every fifth of a second."""
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -148,7 +147,7 @@ class Account:
             with self._lock:
                 self._used = used
                 self._measured_at = began
-                self._fresh_until = now + max(FRESH_S, FRESH_SHARE * (now - began))
+                self._fresh_until = now + FRESH_FOR * (now - began)
                 # Refusals in a row must not make a walk each.
                 self._refusals_until = now + 2 * (now - began)
 

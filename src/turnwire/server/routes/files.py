@@ -48,7 +48,12 @@ _HEADERS = {
     )
 }
 _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-_LIST: dict[str, Any] = {"schema": {"type": "array", "items": {"$ref": "#/components/schemas/FileRecord"}}}
+_LIST: dict[str, Any] = {
+    "schema": {
+        "description": "Of a folder, what is in it; of a JSON file, its content.",
+        "anyOf": [{"type": "array", "items": {"$ref": "#/components/schemas/FileRecord"}}, {}],
+    }
+}
 _READ: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file's bytes, typed by its name; of a folder, what is in it, or its zip.",

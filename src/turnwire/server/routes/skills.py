@@ -64,7 +64,7 @@ async def list_skills(tenant: Tenant, of: Of) -> Response:
     status_code=201,
     response_model=SkillRecord,
     responses={
-        **errors_of(400, 401, 409, 413, 415, 507),
+        **errors_of(400, 401, 404, 409, 413, 415, 507),  # 404: a name with a slash in it
         200: {"model": SkillRecord, "description": "The skill was replaced."},
     },
     openapi_extra=_ZIP,

@@ -71,18 +71,24 @@ def _verified(turn: int, row: tuple[Any, ...], turn_id: str) -> Segment:
     return Segment(first_seq, last_seq, frames)
 
 
+_SUMMARY = """
+SELECT h.kind, h.data, h.format, t.id, h.upto FROM history AS h JOIN turns AS t ON t.n = h.turn
+WHERE h.session = ? AND h.kind = 'summary' ORDER BY h.n DESC LIMIT 1
+"""
 _HISTORY = """
 SELECT h.kind, h.data, h.format, t.id FROM history AS h JOIN turns AS t ON t.n = h.turn
-WHERE h.session = ? ORDER BY h.n
+WHERE h.session = ? AND h.kind <> 'summary' ORDER BY h.n LIMIT -1 OFFSET ?
 """
 
 
 def read_history(db: sqlite3.Connection, session_id: str) -> list[HistoryEntry]:
-    """All that the model is given, oldest first."""
+    """All that the model is given, oldest first: the latest summary, and the entries that it does not stand for."""
     row = db.execute("SELECT n FROM sessions WHERE id = ?", (to_text(session_id),)).fetchone()
     if row is None:
         raise NotFound(f"There is no session {session_id}.")
-    return [HistoryEntry(*entry) for entry in db.execute(_HISTORY, row)]
+    history = [HistoryEntry(*entry) for entry in db.execute(_SUMMARY, row)]
+    skipped = history[0].upto if history else 0
+    return history + [HistoryEntry(*entry) for entry in db.execute(_HISTORY, (row[0], skipped))]
 
 
 _NEWEST = """

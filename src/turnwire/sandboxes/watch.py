@@ -1,0 +1,111 @@
+"""Watching what no limit of the kernel bounds here: the memory of all of a command's processes together, and the disk.
+
+One look reads /proc once for all commands, in a worker thread; nothing is looked at while nothing runs. Memory is the
+sum of what is resident; only when that is over the limit, what processes share is counted once (PSS, which is slow to
+read). /tmp and /dev/shm are memory too, and have sizes of their own.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from turnwire.sandboxes import limits
+from turnwire.sandboxes.children import Child
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_PROC = Path("/proc")
+
+
+class Watch:
+    """Ends children that take too much."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._watched: dict[Child, list[int]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, child: Child, folders: Iterable[int]) -> None:
+        """Watch a child until its end. `folders`: open ones that it may write to; the handles are copied."""
+        self._watched[child] = [os.dup(folder) for folder in folders]
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="watch of sandboxes")
+
+    async def aclose(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        for child in list(self._watched):
+            self._forget(child)
+
+    def _forget(self, child: Child) -> None:
+        for folder in self._watched.pop(child):
+            os.close(folder)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(limits.WATCH_INTERVAL_S)
+            for child in [child for child in self._watched if child.ending is not None]:
+                self._forget(child)
+            if not self._watched:
+                return
+            for child, folders in self._watched.items():
+                if any(_free_bytes(folder) < limits.DISK_FREE_BYTES_MIN for folder in folders):
+                    child.stop("disk")
+            large = await asyncio.to_thread(larger_than, self._memory_bytes, [child.pid for child in self._watched])
+            for child in self._watched:
+                if child.pid in large:
+                    child.stop("memory")
+
+
+def larger_than(memory_bytes: int, pids: Iterable[int]) -> set[int]:
+    """Those processes that take more memory than this, with all that descend from them."""
+    resident, children = _table()
+    found: set[int] = set()
+    for pid in pids:
+        family = _family(pid, children)
+        if (
+            sum(resident.get(one, 0) for one in family) > memory_bytes
+            and sum(map(_proportional, family)) > memory_bytes
+        ):
+            found.add(pid)
+    return found
+
+
+def _free_bytes(folder: int) -> int:
+    status = os.fstatvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def _table() -> tuple[dict[int, int], dict[int, list[int]]]:
+    """Of all processes: resident bytes, and children."""
+    resident: dict[int, int] = {}
+    children: dict[int, list[int]] = defaultdict(list)
+    for name in os.listdir(_PROC):  # noqa: PTH208 (a thousand paths would be made for nothing)
+        if not name.isdecimal():
+            continue
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # The second field, the name, may hold spaces and brackets: what follows its last bracket is plain.
+            fields = (_PROC / name / "stat").read_bytes().rpartition(b")")[2].split()
+            children[int(fields[1])].append(int(name))
+            resident[int(name)] = int(fields[21]) * _PAGE_BYTES
+    return resident, children
+
+
+def _family(pid: int, children: dict[int, list[int]]) -> list[int]:
+    family = [pid]
+    for one in family:
+        family += children.get(one, ())
+    return family
+
+
+def _proportional(pid: int) -> int:
+    """Bytes of a process where a page that n share counts an nth."""
+    with contextlib.suppress(OSError):
+        for line in (_PROC / str(pid) / "smaps_rollup").read_bytes().splitlines():
+            if line.startswith(b"Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,102 @@
+"""Where an agent's commands run: what a sandbox promises.
+
+A command sees its session's files at /workspace, the system's programs read-only, and nothing else of the machine.
+What it starts ends with it. Its output, stdout and stderr in the order in which they were written, goes to a sink while
+it runs.
+
+All verbs belong to the event loop's thread, which must be the process's main one or live as long: the kernel ends a
+sandbox with the *thread* that started it (prctl(2), PR_SET_PDEATHSIG).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from turnwire.seams.workspace import Workspace
+
+Sink = Callable[[bytes], None]
+"""Takes output as it comes. Called in the event loop's thread: it must not wait."""
+
+Stopped = Literal["time", "output", "memory", "disk", "killed"]
+"""What made the server end a command: its wall time, bytes of output, or memory in all; the disk was nearly full; or
+somebody asked for it."""
+
+
+class SandboxError(Exception):
+    """A command could not be started: one sentence for people and models."""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What a sandbox is on this machine.
+
+    `name`: what stands in start-up lines. `reason` why it can't be used, empty when it can, and then `todo` what to
+    install or change. `gaps`: what of its promises this machine does not keep, each a sentence.
+    """
+
+    name: str
+    reason: str = ""
+    todo: str = ""
+    gaps: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def available(self) -> bool:
+        return not self.reason
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run, for whom. `argv` is looked up in the sandbox's own PATH; it starts in /workspace, its standard input
+    is empty. `wall_s` seconds after its start it is ended; None: never (it ends with its session)."""
+
+    argv: Sequence[str]
+    tenant: str
+    session_id: str
+    workspace: Workspace
+    wall_s: float | None
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a command ended: `exit_code`, 128 + n for the signal n as in shells; `stopped` when the server ended it."""
+
+    exit_code: int
+    stopped: Stopped | None = None
+
+
+class Running(Protocol):
+    """A command that was started."""
+
+    @property
+    def ending(self) -> Ending | None:
+        """None while it runs."""
+        ...
+
+    async def wait(self) -> Ending:
+        """Wait for its end: everything it started has been told to end too, and the sink has all of its output.
+        Giving up the wait does not end the command."""
+        ...
+
+    def kill(self) -> None:
+        """End it now, with all that it started. Returns at once; harmless when it has ended."""
+        ...
+
+
+class Sandbox(Protocol):
+    """Runs commands of sessions."""
+
+    @property
+    def status(self) -> Status:
+        """As found when the sandbox was made."""
+        ...
+
+    async def start(self, command: Command, sink: Sink) -> Running:
+        """Start a command. Raises SandboxError, WorkspaceError."""
+        ...
+
+    async def end_session(self, session_id: str) -> None:
+        """End everything that runs for a session, and wait for that."""
+        ...
+
+    async def aclose(self) -> None:
+        """End everything that runs, and wait for that. Nothing can be started any more."""
+        ...
