@@ -6,10 +6,10 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -41,7 +41,6 @@ from turnwire.server.context import ServerOptions, Services
 from turnwire.server.run import HttpOptions, serve
 from turnwire.server.tickets import Tickets
 from turnwire.settings import PREFIX, Settings
-from turnwire.settings import McpServer as McpServerSettings
 from turnwire.skills.directory import DirectorySkills
 from turnwire.stores.sqlite.database import StoreRefused
 from turnwire.stores.sqlite.store import SQLiteStore
@@ -72,9 +71,11 @@ class Address(NamedTuple):
         return f"http://{host}:{self.port}"
 
 
-def run(
-    settings: Settings, data: DataDir, *, model: str, key: str | None, announce: Callable[[Address, Status], None]
-) -> int:
+Announce = Callable[[Address, Status, Mapping[str, str]], None]
+"""Is told where the server listens, what became of the sandbox, and the state of each MCP server by its name."""
+
+
+def run(settings: Settings, data: DataDir, *, model: str, key: str | None, announce: Announce) -> int:
     """Serve until asked to stop; the process's exit code. Blocks.
 
     `key`: the data folder's own key, None when the settings have one. `announce` is called once the server listens
@@ -96,7 +97,7 @@ async def _run(
     model: str,
     key: str | None,
     sock: socket.socket,
-    announce: Callable[[Address, Status], None],
+    announce: Announce,
 ) -> int:
     failed: list[Exception] = []
     stop = asyncio.Event()
@@ -146,7 +147,8 @@ async def _run(
             _freeze_heap()
             services.ready.set()
             host, port = sock.getsockname()[:2]
-            announce(Address(host, port), sandbox.status)
+            states = toolset.states() if isinstance(toolset, McpTools) else {}
+            announce(Address(host, port), sandbox.status, states)
 
         await serve(app, sock, services.turns, _http_options(settings), ready=ready, stop=stop)
     if failed:
@@ -247,14 +249,25 @@ async def _toolset(settings: Settings, shell: ShellTools, stack: AsyncExitStack)
     own = CombinedToolset(toolsets)
     if not settings.mcp:
         return own
-    tools = McpTools(own, [msgspec.convert(_mcp_server(name, it), McpServer) for name, it in settings.mcp.items()])
+    tools = McpTools(own, _mcp_servers(settings))
     stack.push_async_callback(tools.aclose)
     await tools.start()
     return tools
 
 
-def _mcp_server(name: str, server: McpServerSettings) -> dict[str, Any]:
-    return {"name": name} | {key: value for key, value in server.model_dump(exclude={"sandbox"}).items() if value}
+def _mcp_servers(settings: Settings) -> list[McpServer]:
+    servers = {name: server.model_dump(exclude={"sandbox"}, exclude_none=True) for name, server in settings.mcp.items()}
+    return [msgspec.convert({"name": name, **server}, McpServer) for name, server in servers.items()]
+
+
+async def mcp_states(settings: Settings) -> dict[str, str]:
+    """The state of each MCP server of the settings, by name: each is tried once."""
+    tools = McpTools(CombinedToolset([]), _mcp_servers(settings))
+    try:
+        await tools.start()
+        return tools.states()
+    finally:
+        await tools.aclose()
 
 
 def _services(

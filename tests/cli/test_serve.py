@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -245,3 +246,14 @@ def test_running_without_a_sandbox_is_a_warning_that_names_the_setting() -> None
 
     assert "  sandbox  none" in lines
     assert any(line.startswith("  warning  ") and "TURNWIRE_SANDBOX=none" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_mcp_servers_are_told_in_the_startup_lines(start: "Callable[..., Server]", tmp_path: Path) -> None:
+    file = tmp_path / "turnwire.toml"
+    program = f'command = "{sys.executable}"\nargs = ["-m", "mcp_server_time"]\nsandbox = false'
+    file.write_text(f'[mcp.time]\n{program}\n[mcp.gone]\nurl = "http://127.0.0.1:9/mcp"\n')
+    lines = start("--config", str(file)).lines
+
+    assert "  mcp      time: up, 2 tools" in lines
+    assert any(line.startswith("  mcp      gone: down: ") for line in lines)

@@ -68,6 +68,7 @@ def _examine(config: Path | None, flags: dict[str, object], deep: bool) -> Itera
     yield from _providers()
     yield from _model(settings, origins)
     yield from _sandbox(settings)
+    yield from _mcp(settings)
 
 
 def _program() -> Iterator[Finding]:
@@ -194,6 +195,19 @@ def _model(settings: Settings, origins: dict[str, str]) -> Iterator[Finding]:
         yield Finding("problem", "model", str(exc), "see to that, or choose another model.")
     else:
         yield Finding("ok", "model", f"{choice.spec}. {choice.why}")
+
+
+def _mcp(settings: Settings) -> Iterator[Finding]:
+    """Tries each MCP server, by connecting to it."""
+    if settings.mcp:
+        import asyncio
+
+        from turnwire.wiring import mcp_states
+
+        for name, state in asyncio.run(mcp_states(settings)).items():
+            up = state.startswith("up")
+            todo = "" if up else "See whether its command or url in the file of settings is right, and that it runs."
+            yield Finding("ok" if up else "note", "mcp", f"{name}: {state}", todo)
 
 
 def _sandbox(settings: Settings) -> Iterator[Finding]:

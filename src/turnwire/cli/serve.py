@@ -5,7 +5,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from turnwire.datadir import DataDir
 from turnwire.seams.sandbox import Status
 from turnwire.settings import Address, Settings, read_settings, unknown_variables
 
-Announce = Callable[[Address, Status], None]
+Announce = Callable[[Address, Status, Mapping[str, str]], None]
 
 
 def serve(config: Path | None, **flags: object) -> int:
@@ -58,7 +58,7 @@ def _serve(config: Path | None, flags: dict[str, object]) -> int:
         choice = choose_model(settings, origins)
         settings = settings.model_copy(update={"model": choice.spec})
 
-        def announce(address: Address, sandbox: Status) -> None:
+        def announce(address: Address, sandbox: Status, mcp: Mapping[str, str]) -> None:
             lines = startup_lines(
                 settings,
                 address,
@@ -66,6 +66,7 @@ def _serve(config: Path | None, flags: dict[str, object]) -> int:
                 key,
                 why=choice.why,
                 sandbox=sandbox,
+                mcp=mcp,
                 terminal=sys.stdout.isatty(),
                 show=_show_command(config),
             )
@@ -87,7 +88,7 @@ def run_server(settings: Settings, data: DataDir, *, model: str, key: str | None
         data,
         model=model,
         key=key,
-        announce=lambda where, sandbox: announce(Address(where.host, where.port), sandbox),
+        announce=lambda where, sandbox, mcp: announce(Address(where.host, where.port), sandbox, mcp),
     )
 
 

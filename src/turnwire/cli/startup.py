@@ -5,6 +5,7 @@ Lines are never wrapped: they are there to be copied whole.
 
 import ipaddress
 import shlex
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from turnwire import __version__
@@ -33,6 +34,7 @@ def startup_lines(
     sandbox: Status,
     terminal: bool,
     show: str = "",
+    mcp: Mapping[str, str] | None = None,
 ) -> list[str]:
     """All lines, in order.
 
@@ -42,12 +44,14 @@ def startup_lines(
         sandbox: what became of the sandbox.
         terminal: whether a person reads this: then the generated key is shown.
         show: a shell command that prints the key, for one that stands in a settings file.
+        mcp: the state of each MCP server, by name.
     """
     facts = [
         ("address", address.url),
         ("data", str(data.path)),
         ("model", f"{settings.model}. {why}"),
         ("sandbox", sandbox_words(settings, sandbox)),
+        *(("mcp", f"{name}: {state}") for name, state in (mcp or {}).items()),
         ("key", _key_words(data, key, terminal)),
         ("docs", f"{address.url}/docs"),
     ]
