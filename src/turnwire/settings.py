@@ -162,7 +162,7 @@ class Settings(BaseSettings):
         None,
         min_length=1,
         max_length=512,
-        description="The model when a session or message names none, such as `anthropic:claude-sonnet-4-5`, "
+        description="The model when a session or message names none, such as `anthropic:claude-sonnet-5-5`, "
         "`openai-chat:NAME`, `ollama:NAME`, `local`, `local:FILE.gguf`, `demo` or `scripted:FILE`. Unset: what the "
         "vendors' keys in the environment and the servers on this machine offer, else the embedded model.",
     )

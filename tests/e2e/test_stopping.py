@@ -252,7 +252,7 @@ def test_a_database_that_is_none_is_said_in_a_sentence(tmp_path: Path) -> None:
         ({"STEP_RETRIES": "-1"}, "demo", "STEP_RETRIES"),
         ({"RECOVERY": "maybe"}, "demo", "RECOVERY"),
         ({}, "nope:model", "nope:model"),
-        ({}, "anthropic:claude-sonnet-4-5", "ANTHROPIC_API_KEY"),
+        ({}, "anthropic:claude-sonnet-5-5", "ANTHROPIC_API_KEY"),
         ({}, "scripted:/no/such/file.yaml", "/no/such/file.yaml"),
     ],
 )
