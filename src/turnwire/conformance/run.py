@@ -113,7 +113,7 @@ def _outcome(run: steps.CaseRun, case: Case) -> tuple[Literal["passed", "failed"
     except steps.NotOffered as exc:
         return "not offered", case.rules[0], str(exc)
     except steps.StepFailed as exc:
-        return "failed", exc.rule, str(exc)
+        return "failed", exc.rule, steps.sentence(exc)
     return "passed", case.rules[0], ""
 
 

@@ -70,7 +70,7 @@ class CaseRun:
         except WireError as exc:
             raise StepFailed(exc.rule or self._rule, str(exc)) from exc
         except match.Mismatch as exc:
-            raise StepFailed(self._rule, _sentence(exc)) from exc
+            raise StepFailed(self._rule, sentence(exc)) from exc
 
     def close(self) -> None:
         """End what is still open."""
@@ -210,7 +210,7 @@ class CaseRun:
             self._read_and_check(step, stream)
         except (WireError, StepFailed, match.Mismatch) as exc:
             if stream.seen and isinstance(ending := stream.seen[-1].event, MessageError):
-                why = f"{_sentence(exc)} The turn's error: {ending.error}"
+                why = f"{sentence(exc)} The turn's error: {ending.error}"
                 raise StepFailed(getattr(exc, "rule", "") or self._rule, why) from exc
             raise
 
@@ -370,7 +370,8 @@ def check_error(answer: Exchange) -> None:
         raise StepFailed("P-3.5", f"The {answer.status} has no header {needed}.")
 
 
-def _sentence(exc: Exception) -> str:
+def sentence(exc: Exception) -> str:
+    """What an error says, as one."""
     text = str(exc)
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 

@@ -137,7 +137,7 @@ class StreamReader:
             _fail_frame(raw, self.numbered)
         *number, name, data = match.groups()
         if self.ended:
-            _fail("P-2.1", f"{name.decode('latin-1')} came behind the terminal event.")
+            _fail("P-2.1", f"Behind the terminal event came {name.decode('latin-1')}.")
         if number and int(number[0]) != self._next:
             _fail("P-1.5", f"The event {int(number[0])} came where {self._next} was next.")
         seen = self._event(name.decode("latin-1"), _object(data), raw)
@@ -210,10 +210,10 @@ def check_usage(usage: object) -> None:
     names = {field.encode_name for field in msgspec.structs.fields(Usage)}
     found = cast("dict[str, Any]", usage) if isinstance(usage, dict) else {}
     if set(found) != names:
-        _fail("P-2.17", f"usage has the keys {sorted(found)}.")
+        _fail("P-2.17", f"The usage has the keys {sorted(found)}.")
     for name, value in found.items():
         if type(value) is not int or value < 0:
-            _fail("P-2.17", f"usage.{name} is {value!r}.")
+            _fail("P-2.17", f"The {name} of the usage are {value!r}.")
 
 
 def _check_keys(cls: type[Event], data: dict[str, Any]) -> None:
