@@ -193,8 +193,8 @@ class Settings(BaseSettings):
     )
     sandbox_network: bool = Field(
         False,
-        description="Whether the agent's commands reach the internet, private networks and this machine excepted. "
-        "Needs `pasta` (package passt).",
+        description="Whether the agent's commands reach the network. Not there yet: they have none, and the start-up "
+        "lines say so.",
     )
     sandbox_memory_mb: int = Field(
         2048, ge=64, le=1_000_000, description="Memory of one command, in MiB: of each process, and of all together."

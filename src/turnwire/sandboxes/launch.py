@@ -12,13 +12,10 @@ from typing import NamedTuple, Self
 from turnwire.sandboxes import seccomp
 from turnwire.sandboxes.aliases import Aliases
 from turnwire.sandboxes.children import spawn
-from turnwire.sandboxes.layout import ETC_MADE, base_arguments, hiding_arguments
+from turnwire.sandboxes.layout import base_arguments, etc_files, hiding_arguments
 from turnwire.sandboxes.limits import ADDRESS_SPACE_BYTES, OPEN_FILES_MAX, Limits
 from turnwire.seams.sandbox import SandboxError
 from turnwire.seams.workspace import Mount
-
-NICE = 10
-"""Commands run behind the server, so that its streams go on when they take all there is."""
 
 
 class Bwrap(NamedTuple):
@@ -64,6 +61,7 @@ class Launcher:
         self._setpriv = shutil.which("setpriv") if user is not None else None
         self._base = base_arguments(limits, paths)
         self._hiding = hiding_arguments(paths, hidden)
+        self._etc = etc_files()
         self._set_limits = _limiting_script(limits)
         self._seccomp = seccomp.program()
 
@@ -137,15 +135,12 @@ class Launcher:
             if self._setpriv:
                 user = str(self._user)
                 line = [self._setpriv, "--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", *line]
-            process = spawn(
+            return spawn(
                 line,
                 env={"LD_PRELOAD": " ".join(f"/proc/self/fd/{library}" for library in libraries)} if libraries else {},
                 fds=[*fds, listed, program, *libraries],
                 user=None if self._setpriv else self._user,
             )
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
-        return process
 
     def _arguments(
         self, shown: Sequence[_Shown], names: Sequence[str] | None, files: contextlib.ExitStack
@@ -153,8 +148,8 @@ class Launcher:
         """bwrap's arguments, and the descriptors that stand in them."""
         arguments = list(self._base)
         fds: list[int] = []
-        for name, content in ETC_MADE.items():
-            fds.append(_memory_file(content.encode(), files))
+        for name, content in self._etc.items():
+            fds.append(_memory_file(content, files))
             arguments += ["--perms", "0644", "--file", str(fds[-1]), f"/etc/{name}"]
         if self._seccomp is not None:
             fds.append(_memory_file(self._seccomp, files))

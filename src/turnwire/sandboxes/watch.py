@@ -62,11 +62,14 @@ class Watch:
 
 
 def larger_than(memory_bytes: int, pids: Iterable[int]) -> set[int]:
-    """Those processes that take more memory than this, with all that descend from them."""
+    """Those processes that take more memory than this, with all that descend from them. All get their priority."""
     resident, children = _table()
     found: set[int] = set()
     for pid in pids:
         family = _family(pid, children)
+        for one in family:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, one, limits.NICE)
         if (
             sum(resident.get(one, 0) for one in family) > memory_bytes
             and sum(map(_proportional, family)) > memory_bytes
