@@ -60,6 +60,7 @@ class Chosen(NamedTuple):
     tools: bool = True
     images: bool = False
     files: bool = False
+    context_tokens: int | None = None
 
     def settings(self, thinking: Any) -> ModelSettings:
         return ModelSettings()
@@ -71,7 +72,7 @@ class OneModel:
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    def choose(self, spec: str | None) -> Chosen:
+    async def choose(self, spec: str | None) -> Chosen:
         return Chosen(self._model)
 
 
