@@ -49,7 +49,7 @@ class Log:
 
 
 def follower(log: Log, tail: Tail | None, first: int = 0, *, numbered: bool = False) -> Follower:
-    return Follower(log, "msg_1", tail, first, numbered=numbered)  # type: ignore[arg-type]
+    return Follower(log, "msg_1", lambda: tail, first, numbered=numbered)  # type: ignore[arg-type]
 
 
 async def read(follower: Follower) -> bytes:
@@ -71,13 +71,22 @@ def test_a_finished_turn_is_read_from_any_number_on(first: int, numbered: bool) 
     assert not reader.cut_off
 
 
-def test_a_turn_that_runs_elsewhere_is_cut_off_where_its_log_ends() -> None:
-    log = Log()
-    log.write(3)
-    reader = follower(log, None)
+def test_a_turn_that_runs_elsewhere_is_followed_in_its_log_to_its_end() -> None:
+    async def story() -> None:
+        log = Log()
+        log.write(3)
+        reader = follower(log, None)
+        task = asyncio.ensure_future(read(reader))
+        await asyncio.sleep(3)
+        log.write(2)
+        await asyncio.sleep(3)
+        assert not task.done()
+        log.write(1)
+        log.ended = True
+        assert await task == log.all
+        assert not reader.cut_off
 
-    assert run(read(reader)) == log.all
-    assert reader.cut_off
+    run(story())
 
 
 def test_a_follower_that_keeps_up_never_reads_the_log() -> None:
