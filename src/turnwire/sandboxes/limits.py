@@ -31,8 +31,8 @@ WATCH_INTERVAL_S = 0.25
 """Seconds between two looks at memory and disk: what a command can take beyond a limit is what it gets in that time."""
 
 NICE = 10
-"""Priority of commands from the first look on: behind the server, so that its streams go on when commands take all there
-is. Not from their start, so that short ones are quick on a busy machine, too."""
+"""Priority of commands from the first look on: behind the server, so that its streams go on when commands take all
+there is. Not from their start, so that short ones are quick on a busy machine, too."""
 
 END_TIME_S = 5.0
 """Seconds to wait for a killed command's end. It takes milliseconds, but for a process that waits for a dead disk."""
