@@ -45,21 +45,23 @@ async def measure(folder: Path, turns: int) -> TakenUp:
     provider = Provider()
     await provider.start()
     server = Server(folder, provider.base_url)
-    await server.start()
-    await server.kill()
-    await server.start()
-    empty_s = server.start_s
-    async with http_session() as http:
-        ids = [await _begin(http, server.base_url, n) for n in range(turns)]
-        await asyncio.sleep(1.0)
-        await server.kill()
-        waiting = [asyncio.create_task(_resumed(http, server.base_url, *id_)) for id_ in ids]
-        begun = time.monotonic()
+    try:
         await server.start()
-        ready_s = server.start_s
-        resumed = await asyncio.gather(*waiting)
+        await server.kill()
+        await server.start()
+        empty_s = server.start_s
+        async with http_session() as http:
+            ids = [await _begin(http, server.base_url, n) for n in range(turns)]
+            await asyncio.sleep(1.0)
+            await server.kill()
+            waiting = [asyncio.create_task(_resumed(http, server.base_url, *id_)) for id_ in ids]
+            begun = time.monotonic()
+            await server.start()
+            ready_s = server.start_s
+            resumed = await asyncio.gather(*waiting)
+    finally:
         await server.close()
-    await provider.stop()
+        await provider.stop()
     all_s = max(at for at, _ in resumed) - begun
     return TakenUp(turns, empty_s, ready_s, all_s, sum(cut_off for _, cut_off in resumed))
 

@@ -29,9 +29,10 @@ CONTENT = [
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 def test_fifteen_kills_lose_and_double_nothing() -> None:
     command = [sys.executable, "-m", "bench.crash", "--kills", "15", "--seed", "5", "--take-up", "0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "seed 5\n15 kills" in done.stdout

@@ -1,7 +1,7 @@
 """The engine in a simulated world: whatever happens, in whatever order, its laws hold after each step."""
 
-import os
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -161,9 +161,10 @@ class WorldMachine(RuleBasedStateMachine):
     def the_laws_hold(self) -> None:
         if hasattr(self, "world"):
             self.world.check()
+            STEPS[type(self)] += 1
 
 
-LONG = bool(os.environ.get("TURNWIRE_LONG"))
+STEPS: Counter[type] = Counter()
 _COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
 
 
@@ -181,4 +182,9 @@ TestShortWorld.settings = settings(max_examples=12, stateful_step_count=30, dera
 
 @pytest.mark.long
 class TestLongWorld(LongWorld.TestCase):
-    settings = settings(max_examples=400, stateful_step_count=60, database=None, **_COMMON)
+    settings = settings(max_examples=600, stateful_step_count=60, database=None, **_COMMON)
+
+    def runTest(self) -> None:  # noqa: N802
+        super().runTest()
+        print(f"{STEPS[LongWorld]} steps")
+        assert STEPS[LongWorld] >= 10_000
