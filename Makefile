@@ -23,12 +23,12 @@ test: ## everything that CI runs
 	@$(ENV) --dev
 	@$(MAKE) --no-print-directory lint clients
 	$(BIN)/pyright
-	$(BIN)/pytest -m "not long" $(ARGS)
+	$(BIN)/pytest -m "not long" -n auto --dist loadfile $(ARGS)
 
 quick: ## the checks and the fast tests, in under a minute
 	@$(ENV) --dev
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -m "not slow and not long" $(ARGS)
+	$(BIN)/pytest -m "not slow and not long" -n auto --dist loadfile $(ARGS)
 
 long: ## what takes hours: storms, soaks, fuzzing
 	@$(ENV) --dev

@@ -1,10 +1,22 @@
 """What every test shares."""
 
+from pathlib import Path
+
 import pytest
 
 pytest_plugins = ["plugins.tools"]
+
+STARTS_SERVERS = ("conformance", "crash", "e2e", "files", "sandboxes")
+"""Folders whose tests start servers or run commands: they are left out of `make quick`."""
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] in STARTS_SERVERS:
+            item.add_marker("slow")
