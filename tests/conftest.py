@@ -6,8 +6,18 @@ import pytest
 
 pytest_plugins = ["plugins.tools"]
 
-STARTS_SERVERS = ("conformance", "crash", "e2e", "files", "sandboxes")
-"""Folders whose tests start servers or run commands: they are left out of `make quick`."""
+STARTS_SERVERS = (
+    "cli/",
+    "conformance/",
+    "crash/",
+    "e2e/",
+    "files/",
+    "models/test_local.py",
+    "sandboxes/",
+    "tools/test_mcp.py",
+    "tools/test_shell.py",
+)
+"""Whose tests start servers or run commands: they are left out of `make quick`."""
 
 
 @pytest.fixture(scope="session")
@@ -18,5 +28,5 @@ def anyio_backend() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).parts[0] in STARTS_SERVERS:
+        if item.path.relative_to(here).as_posix().startswith(STARTS_SERVERS):
             item.add_marker("slow")

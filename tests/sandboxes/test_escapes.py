@@ -103,7 +103,7 @@ ATTEMPTS = [
     Attempt("a fork bomb that goes on", "bomb() { bomb | bomb & }; bomb; while :; do :; done", "", 137, "time",
             limits={"processes": 24}, wall_s=0.7),
     Attempt("raising its limits", "ulimit -u 100000; ulimit -d unlimited", "Operation not permitted", 1),
-    Attempt("memory of one process", "perl -e '$x = q(a) x 300_000_000; print length $x'", "Out of memory", 1,
+    Attempt("memory of one process", "perl -e '$n = 300_000_000; $x = q(a) x $n; print length $x'", "Out of memory", 1,
             limits={"memory_bytes": 100 << 20}),
     Attempt("memory of many processes",
             "for i in 1 2 3 4 5 6; do { head -c 70M /dev/zero; sleep 9; } | tail -c 69M >/dev/null & done; wait",

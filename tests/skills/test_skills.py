@@ -1,7 +1,6 @@
 """Skills over HTTP, and what an agent makes of them."""
 
 import json
-import os
 import subprocess
 import threading
 import zipfile
@@ -197,9 +196,6 @@ async def test_an_agent_is_told_of_skills_and_reads_them(start: Callable[..., Se
     assert "only be read" in written[0]
 
 
-@pytest.mark.xfail(
-    os.geteuid() == 0, reason="no command runs where root's data folder is closed to others", strict=False
-)
 async def test_a_script_of_a_skill_runs_in_the_sandbox(start: Callable[..., Served]) -> None:
     command = "cd /skills/counter && ./scripts/count.sh data; echo mine > SKILL.md; ls /skills /skills/.."
     call = ToolCall("bash", [json.dumps({"command": command})])
