@@ -39,7 +39,7 @@ PAGE = """<!doctype html><title>EventSource</title><script>
 const seen = [], source = new EventSource(URL_HERE);
 const say = (path, value) => fetch(path, {method: "POST", body: JSON.stringify(value)});
 let opened = 0;
-source.onopen = () => { opened++; say("/opened", opened); };
+source.onopen = () => { opened++; say("/opened/" + opened, null); };
 source.onerror = () => {
   if (source.readyState === EventSource.CLOSED) say("/closed", {seen, opened});
 };
@@ -89,13 +89,14 @@ class Browser:
 
     def __init__(self, server: _PageServer) -> None:
         self._server = server
+        self._said: dict[str, Any] = {}
 
     def wait_for(self, path: str, timeout_s: float = 30.0) -> Any:
-        """What the page says under `path`: "/first" (event), "/opened" (connection), "/closed" (for good)."""
-        while True:
+        """What the page says under `path`: "/first" (event), "/opened/1" (connection), "/closed" (for good)."""
+        while path not in self._said:
             said, value = self._server.said.get(timeout=timeout_s)
-            if said == path:
-                return value
+            self._said[said] = value
+        return self._said[path]
 
 
 class Pages:
