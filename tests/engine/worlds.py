@@ -202,8 +202,12 @@ class Reader:
         while not self.ended:
             server = self._world.any_server()
             if server is not None:
-                with suppress(TurnwireError):
-                    await self._read(server)
+                # A connection to the server: it breaks when the server dies.
+                connection = self._world.loop.create_task(self._read(server))
+                server.requests.append(connection)
+                await asyncio.wait([connection])
+                with suppress(TurnwireError, asyncio.CancelledError):
+                    connection.result()
             if not self.ended:
                 await asyncio.sleep(1.0)
 
