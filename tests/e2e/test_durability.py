@@ -89,12 +89,14 @@ def test_a_message_is_answered_only_when_its_turn_is_durable(demo: Server, api: 
 def test_a_tool_does_not_start_before_its_call_is_durable(demo: Server, api: Api) -> None:
     session = api.create(workspace="private")["id"]
     connection = raw_message(
-        demo, session, '/stall 0.4\\n/call write_file {\\"path\\": \\"mark\\", \\"content\\": \\"x\\"}\\n/then\\nend'
+        demo, session, '/stall 1.5\\n/call write_file {\\"path\\": \\"mark\\", \\"content\\": \\"x\\"}\\n/then\\nend'
     )
-    received = connection.recv(65536)
+    received = b""
+    while b'"in_progress"}' not in received:
+        received += connection.recv(65536)
 
     with held(demo):
-        assert silent(connection, 1.2)
+        assert silent(connection, 2.5)
         assert not list(demo.data_dir.rglob("mark"))
     received += read_all(connection)
     connection.close()
