@@ -283,6 +283,7 @@ def _services(
     options = Options(
         owner=new_request_id(),
         turn_timeout_s=settings.turn_timeout_s,
+        tools_change=bool(settings.mcp),
         tool_result_timeout_s=settings.tool_result_timeout_s,
         turns_max=settings.turns_max,
         turns_per_tenant_max=settings.turns_per_tenant_max,

@@ -3,11 +3,13 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast
 
 import msgspec
 import structlog
+from pydantic_ai import RunContext
 from pydantic_ai.messages import BinaryContent, UserContent
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
@@ -75,6 +77,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     owner: str
     lease_s: float = 30.0
+    tools_change: bool = False
+    """The server's own tools come and go, as those of MCP servers do."""
     tool_result_timeout_s: float = 600.0
     turn_timeout_s: float = 5400.0
     turns_max: int = 1000
@@ -107,6 +111,7 @@ class Turns:
         self._skills = skills
         self._places = Places(turns_max=options.turns_max, turns_per_tenant_max=options.turns_per_tenant_max)
         self.supervisor = Supervisor(store, self._places, turn_timeout_s=options.turn_timeout_s)
+        self._own_tools: Tools | None = None
         self._contexts: dict[str, int] = {}
         """Models whose providers took less than they are said to take, and how much that is."""
         self.draining = False
@@ -188,12 +193,8 @@ class Turns:
         workspace, skills = await asyncio.to_thread(self._view, session, chosen)
         deps = ToolContext(session.tenant, session.id, workspace, partial(self._set_status, session))
         context = tool_run_context(deps, chosen.model)
-        functions = read_functions(session.tools, ())
-        declared = {function.name for function in functions}
-        # An MCP server that came up later may have a tool of the same name: the session's own wins.
-        own = self._toolset.filtered(lambda _, tool: tool.name not in declared)
-        toolset = CombinedToolset([own, FunctionToolset(functions)])
-        tools = await toolset.get_tools(context) if chosen.tools else {}
+        toolset = self._toolset_of(session)
+        tools: Tools = await self._tools_of(toolset, context) if chosen.tools else {}
         instructions = await asyncio.to_thread(
             instructions_for,
             [self._options.instructions, skills, session.instructions],
@@ -218,6 +219,27 @@ class Turns:
             window=self._window(chosen, tools, instructions, model_settings.get("max_tokens") or 0),
             limits=self._options.steps,
         )
+
+    def _toolset_of(self, session: Session) -> AbstractToolset[ToolContext]:
+        if not session.tools:
+            return self._toolset
+        functions = read_functions(session.tools, ())
+        declared = {function.name for function in functions}
+        # An MCP server that came up later may have a tool of the same name: the session's own wins.
+        own = self._toolset.filtered(lambda _, tool: tool.name not in declared)
+        return CombinedToolset([own, FunctionToolset(functions)])
+
+    async def _tools_of(self, toolset: AbstractToolset[ToolContext], context: RunContext[ToolContext]) -> Tools:
+        """The tools, made anew only where they differ from turn to turn: they are a large part of a quiet turn's
+        memory."""
+        if toolset is not self._toolset or self._options.tools_change:
+            return await toolset.get_tools(context)
+        if self._own_tools is None:
+            self._own_tools = await toolset.get_tools(context)
+            for tool in self._own_tools.values():
+                # What a tool returns is text; with a schema of it, each request would copy the definition to drop it.
+                tool.tool_def = replace(tool.tool_def, return_schema=None)
+        return self._own_tools
 
     def _view(self, session: Session, chosen: ChosenModel) -> tuple[Workspace, str | None]:
         """What a turn sees of the files, the skills among them, and what it is told of those."""

@@ -56,6 +56,12 @@ class ResponseBody(httpx2.AsyncByteStream):
         self._response.close()
 
 
+def _let_go_of_body(request: httpx2.Request) -> None:
+    """It was sent, and stands in memory as long as its answer comes otherwise: a long conversation, for each stream."""
+    request.stream = httpx2.ByteStream(b"")
+    vars(request).pop("_content", None)
+
+
 class AiohttpTransport(httpx2.AsyncBaseTransport):
     """Sends with one `aiohttp.ClientSession`, made when it is first needed, and anew on another event loop.
 
@@ -105,6 +111,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         body = ResponseBody(response)
         headers = [(k, v) for k, v in response.raw_headers if k.lower() not in _UNDONE_HEADERS]
         if response.status < 400:
+            _let_go_of_body(request)
             return httpx2.Response(
                 response.status,
                 headers=headers,
