@@ -85,9 +85,27 @@ def _from_framework(exc: HTTPException, request: Request) -> TurnwireError:
 
 def describe(errors: Any) -> str:
     """What is wrong with an input, in one line that names each field."""
-    faults: list[str] = []
-    for error in errors[:5]:
-        where = ".".join(str(step) for step in error["loc"] if step not in ("body", "query", "path", "header"))
+    faults: dict[str, None] = {}
+    for error in _of_the_likeliest(errors)[:5]:
+        where = ".".join(_path(error["loc"]))
         what = str(error["msg"]).removeprefix("Value error, ")
-        faults.append(f"{where}: {what}" if where else what)
+        faults[f"{where}: {what}" if where else what] = None
     return "; ".join(faults) + "."
+
+
+def _of_the_likeliest(errors: Any) -> list[Any]:
+    """Where a field may be a text or a list, and is a list: what is wrong with the list."""
+    lists = [error for error in errors if any(str(step).startswith("list[") for step in error["loc"])]
+    return lists or list(errors)
+
+
+def _path(steps: Any) -> list[str]:
+    """A field's path, without what the validator adds: where the value came from, and which kind it was taken for."""
+    if steps and steps[0] in ("body", "query", "path", "header"):
+        steps = steps[1:]
+    path: list[str] = []
+    for before, step in zip((None, *steps), steps, strict=False):
+        is_kind = isinstance(before, int) and step in ("text", "image", "file")
+        if not str(step).startswith("list[") and not is_kind:
+            path.append(str(step))
+    return path
