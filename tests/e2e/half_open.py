@@ -34,10 +34,11 @@ def main() -> None:
         session = api.create()["id"]
         api.http.close()
         api = server.api()
+        time.sleep(1)  # the connection before it is closed on the other side, too
         before = server.sockets()
         with api.sending(session, "/text a\n/stall 20") as live:
             live.until("text.delta")
-            assert server.sockets() == before + 1
+            eventually(lambda: server.sockets() == before + 1, 5)
             set_loopback(False)
             began = time.monotonic()
             eventually(lambda: server.sockets() == before, 15)
