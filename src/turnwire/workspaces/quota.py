@@ -75,6 +75,8 @@ class Account:
         self._held = Usage()
         """What uploads have written and not committed."""
         self._uploads: set[bytes] = set()
+        self._settled = Usage()
+        """What uploads have added, ever: what a walk may have missed is what was added meanwhile."""
         self._measured_at = float("-inf")
         self._fresh_until = self._refusals_until = float("-inf")
 
@@ -133,6 +135,8 @@ class Account:
             if kept:
                 self._used.bytes += share.size - share.replaced
                 self._used.files += share.files
+                self._settled.bytes += share.size - share.replaced
+                self._settled.files += share.files
 
     def _measure(self, since: float) -> None:
         """Look at the disk, unless another thread has done so since then."""
@@ -142,14 +146,19 @@ class Account:
                 return
             with self._lock:
                 left_out = frozenset(self._uploads)
+                settled = msgspec.structs.replace(self._settled)
             used = measure(self._directory, left_out)
             now = time.monotonic()
             with self._lock:
+                # Whether the walk saw what was added while it went, nobody knows: rather twice, until the next one.
+                moved = self._settled != settled
+                used.bytes += max(self._settled.bytes - settled.bytes, 0)
+                used.files += max(self._settled.files - settled.files, 0)
                 self._used = used
                 self._measured_at = began
-                self._fresh_until = now + FRESH_FOR * (now - began)
+                self._fresh_until = began if moved else now + FRESH_FOR * (now - began)
                 # Refusals in a row must not make a walk each.
-                self._refusals_until = now + 2 * (now - began)
+                self._refusals_until = began if moved else now + 2 * (now - began)
 
 
 class Share:
