@@ -23,7 +23,7 @@ from turnwire.engine.asking import Approval, Asking, ToolAnswer
 from turnwire.engine.blocks import BlockWriter
 from turnwire.engine.calls import NOT_APPROVED, REFUSED, SUPERSEDED, UNANSWERED, CallRunner, Result, Tools, in_turn
 from turnwire.engine.compaction import Compactor
-from turnwire.engine.context import Call, History, response_entry, return_entry
+from turnwire.engine.context import Call, History, clean_value, response_entry, return_entry
 from turnwire.engine.limits import (
     REQUEST_ATTEMPTS_MAX,
     RETRY_DELAY_MAX_S,
@@ -204,7 +204,7 @@ class Agent:
         for index, part in call_parts.items():
             told = writer.calls[index]
             # A provider refuses a history in which an input is no object.
-            part.args = "{}" if told.value is None else msgspec.json.encode(told.value).decode()
+            part.args = "{}" if told.value is None else encode_json(clean_value(told.value)).decode()
             calls.append(Call(told.id, part, told.value))
         entry = response_entry(response, [call.id for call in calls])
         usage = self._recorder.usage + usage_of(response.usage, len(calls))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from turnwire.engine.limits import ANSWERS_POLL_S
-from turnwire.protocol.codec import encode_json
+from turnwire.protocol.codec import decode_json, encode_json
 from turnwire.seams.clock import Clock
 from turnwire.seams.store import CallAnswer, Store
 
@@ -53,7 +53,7 @@ def _sorted(value: Any) -> Any:
 
 
 def read_answer(answer: CallAnswer) -> ToolAnswer | Approval:
-    return msgspec.convert(msgspec.json.decode(answer.answer), ToolAnswer if answer.kind == "tool" else Approval)
+    return msgspec.convert(decode_json(answer.answer), ToolAnswer if answer.kind == "tool" else Approval)
 
 
 class Asking:

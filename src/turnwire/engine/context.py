@@ -255,17 +255,18 @@ def _clean(part: ModelRequestPart | Any) -> None:
     for name in ("content", "args"):
         value = getattr(part, name, None)
         if isinstance(value, str | dict | list):
-            setattr(part, name, _clean_value(value))
+            setattr(part, name, clean_value(value))
 
 
-def _clean_value(value: Any) -> Any:
+def clean_value(value: Any) -> Any:
+    """A JSON value with U+FFFD in the place of lone surrogates."""
     match value:
         case str():
             return clean_text(value)
         case dict():
-            return {clean_text(str(k)): _clean_value(v) for k, v in value.items()}  # pyright: ignore
+            return {clean_text(str(k)): clean_value(v) for k, v in value.items()}  # pyright: ignore
         case list():
-            return [_clean_value(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+            return [clean_value(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
         case _:
             return value
 

@@ -1,7 +1,7 @@
 """Functions that a caller declares and runs itself: read from a session's `tools`, offered to its agent, and checked.
 
 Their JSON Schemas come from outside and are held against what a model says, so patterns in them are matched by RE2:
-Python's own `re` can be frozen by a hostile one, and every stream of the server with it.
+Python's own `re` can be frozen by a hostile one, and every stream of the server with it. Nothing is fetched for them.
 """
 
 import re
@@ -10,6 +10,8 @@ from typing import Any, NoReturn, cast
 
 import jsonschema
 import re2  # pyright: ignore[reportMissingTypeStubs]
+import referencing
+import structlog
 from pydantic_ai import ModelRetry, RunContext
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
@@ -18,8 +20,12 @@ from turnwire.engine.limits import FUNCTION_DESCRIPTION_BYTES_MAX, FUNCTIONS_MAX
 from turnwire.protocol.errors import InvalidRequest
 from turnwire.seams.tool import ToolContext
 
-# Neither library has types.
+log = structlog.get_logger(__name__)
+
+# None of these has types that are whole.
 _jsonschema, _re2 = cast(Any, jsonschema), cast(Any, re2)
+# The library's own registry fetches what a reference leads to; this one knows nothing but the schema.
+_NOTHING_ELSE: Any = cast(Any, referencing).Registry()
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -27,27 +33,49 @@ def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterab
     if isinstance(instance, str):
         try:
             found = _re2.search(pattern, instance)
-        except _re2.error:
-            return  # a look-around or a back-reference, which RE2 has not: not checked
+        except (_re2.error, UnicodeError):
+            return  # a look-around or a back-reference, which RE2 has not, or half of a surrogate pair: not checked
         if found is None:
             yield _jsonschema.exceptions.ValidationError(f"{instance[:100]!r} does not match {pattern!r}")
 
 
-# Without patternProperties, whose keys are patterns, too: what they say of a property is not checked.
+def _not_checked(validator: Any, value: Any, instance: Any, schema: Any) -> Iterable[Any]:
+    return ()
+
+
+def _additional(validator: Any, value: Any, instance: Any, schema: Any) -> Iterable[Any]:
+    if "patternProperties" in schema:
+        return ()
+    return _jsonschema.Draft202012Validator.VALIDATORS["additionalProperties"](validator, value, instance, schema)
+
+
+# The keys of patternProperties are patterns, too, and the library matches them by `re` wherever it asks which
+# properties they cover: what they say of a property is not checked, nor what is said of the properties beside them.
 _Validator = _jsonschema.validators.extend(
-    _jsonschema.Draft202012Validator, {"pattern": _pattern, "patternProperties": None}
+    _jsonschema.Draft202012Validator,
+    {"pattern": _pattern, "patternProperties": _not_checked, "additionalProperties": _additional},
 )
+_ValidatorOfPatterns = _jsonschema.validators.extend(_Validator, {"unevaluatedProperties": _not_checked})
 
 
 class FunctionInput:
     """Checks an input against a function's schema; stands where the agent library has a pydantic validator."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        self._validator: Any = _Validator(schema)
+        kind = _ValidatorOfPatterns if _has_key(schema, "patternProperties") else _Validator
+        self._validator: Any = kind(schema, registry=_NOTHING_ELSE)
 
     def validate_python(self, input: Any, **_: Any) -> Any:
         """`input` itself; `ModelRetry`, with what is wrong, when it does not fit."""
-        fault = _jsonschema.exceptions.best_match(self._validator.iter_errors(input))
+        try:
+            fault = _jsonschema.exceptions.best_match(self._validator.iter_errors(input))
+        except Exception as exc:
+            # A reference that leads nowhere or round in circles: the schema is its caller's affair.
+            log.info("schema_not_applicable", error=f"{type(exc).__name__}: {str(exc)[:200]}")
+            raise ModelRetry(
+                "The tool's schema can't be applied to this input, so the call was not made: most likely a reference "
+                "in it leads nowhere, or round in circles."
+            ) from exc
         if fault is not None:
             raise ModelRetry(f"The input does not fit the tool's schema. {_where(fault)}{fault.message[:500]}")
         return input
@@ -112,18 +140,29 @@ def _read_schema(where: str, fields: dict[str, Any]) -> dict[str, Any]:
         _jsonschema.Draft202012Validator.check_schema(checked)
     except _jsonschema.SchemaError as exc:
         raise InvalidRequest(f"{where}.parameters: is no JSON Schema: {exc.message[:300]}.") from exc
+    except (OverflowError, RecursionError) as exc:  # of Python's `re`, which compiles the patterns here
+        raise InvalidRequest(f"{where}.parameters: holds a pattern that is too large.") from exc
     return {"type": "object", **checked}
 
 
 def _refers_outside(value: Any) -> bool:
     if isinstance(value, dict):
         items: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
-        reference = items.get("$ref")
-        if isinstance(reference, str) and not reference.startswith("#"):
+        references = (items.get("$ref"), items.get("$dynamicRef"))
+        if any(isinstance(reference, str) and not reference.startswith("#") for reference in references):
             return True
         return any(_refers_outside(item) for item in items.values())
     if isinstance(value, list):
         return any(_refers_outside(item) for item in value)  # pyright: ignore[reportUnknownVariableType]
+    return False
+
+
+def _has_key(value: Any, key: str) -> bool:
+    if isinstance(value, dict):
+        items: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        return key in items or any(_has_key(item, key) for item in items.values())
+    if isinstance(value, list):
+        return any(_has_key(item, key) for item in value)  # pyright: ignore[reportUnknownVariableType]
     return False
 
 

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import msgspec
 from pydantic_ai.messages import (
     ModelResponseStreamEvent,
     PartDeltaEvent,
@@ -17,6 +16,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models import StreamedResponse
 
+from turnwire.protocol.codec import encode_json
 from turnwire.seams.model import Piece, PiecewiseStream
 
 
@@ -58,4 +58,4 @@ def _json_of(args: str | Mapping[str, Any] | None) -> str:
         case str():
             return args
         case _:
-            return msgspec.json.encode(args).decode() if args else ""
+            return encode_json(args).decode() if args else ""
