@@ -188,7 +188,16 @@ def test_bulk_delete_goes_by_age(own: Api) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["", "?older_than=", "?older_than=1", "?older_than=1d", "?older_than=m", "?older_than=1s1h", "?status=busy"],
+    [
+        "",
+        "?older_than=",
+        "?older_than=1",
+        "?older_than=1d",
+        "?older_than=m",
+        "?older_than=1s1h",
+        "?older_than=%D9%A3h",
+        "?status=busy",
+    ],
 )
 def test_bulk_delete_wants_to_know_which(own: Api, query: str) -> None:
     session = own.create()["id"]
@@ -199,7 +208,9 @@ def test_bulk_delete_wants_to_know_which(own: Api, query: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/sessions", "/v1/sessions/{}/messages", "/v1/sessions/{}/responses"])
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=-1", "limit=1.5", "cursor=junk"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1001", "limit=x", "limit=-1", "limit=1.5", "cursor=junk", "cursor=x.user"]
+)
 def test_a_wrong_page_is_refused(api: Api, path: str, query: str) -> None:
     session = api.create()["id"]
     api.send(session, "hi")

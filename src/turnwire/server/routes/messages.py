@@ -69,12 +69,12 @@ async def list_messages(
     request: Request, session_id: str, tenant: Tenant, of: Of, limit: Limit = PAGE_ITEMS, cursor: Cursor = None
 ) -> Response:
     """The conversation, oldest first; `Link` leads to the next page. A running turn shows what it has said so far."""
-    turns: list[Turn] = []
-    after, skip = cursor, 0
-    if cursor is not None and cursor.endswith(".user"):  # the page before ended between a message and its answer
-        after, skip = cursor.removesuffix(".user"), 1
-        turns.append(await of.store.get_turn(tenant, session_id, after))
-    turns += await of.store.list_turns(tenant, session_id, after=after, limit=limit // 2 + 1, newest_first=False)
+    after = None if cursor is None else cursor.removesuffix(".user")
+    turns = await of.store.list_turns(tenant, session_id, after=after, limit=limit // 2 + 1, newest_first=False)
+    skip = 0
+    if after is not None and after != cursor:  # the page before ended between a message and its answer
+        skip = 1
+        turns = [await of.store.get_turn(tenant, session_id, after), *turns]
     messages: list[tuple[str, dict[str, Any]]] = []
     for turn in turns:
         so_far = await of.turns.content_so_far(turn) if turn.content is None else None

@@ -18,7 +18,7 @@ from turnwire.server.shapes import Deleted, NewSession, SessionPatch, SessionRec
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
-_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
+_DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
 
 
 @router.post(
