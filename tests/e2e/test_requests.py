@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -399,3 +400,32 @@ def test_the_document_is_true_to_its_own_standard(demo: Server) -> None:
             assert operation.get("summary") or operation.get("description"), f"{method} {path}"
     references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
     assert references <= set(document["components"]["schemas"])
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 100\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n12\r\n"])
+def test_a_body_that_is_cut_short_is_not_acted_on(demo: Server, api: Api, framing: str) -> None:
+    session = api.create()["id"]
+    head = (
+        f"POST /v1/sessions/{session}/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\n"
+        f"Content-Type: application/json\r\n{framing}"
+    )
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=10) as connection:
+        # Whole JSON, but not the whole body; the hang-up comes when the server is waiting for the rest.
+        connection.sendall(head.encode() + b'{"message": "cut"}')
+        time.sleep(0.2)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(1)
+    time.sleep(0.3)  # the connection ends before the request does
+
+    assert api.session(session)["response_id"] is None
+
+
+def test_a_head_without_end_is_refused(demo: Server) -> None:
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=10) as connection:
+        try:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"X-More: more and more\r\n" * 200_000)
+            answer = connection.recv(1000)
+        except ConnectionError:  # it had more to say than the server cared to hear
+            return
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"head of the request is larger than" in answer

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from turnwire.protocol.errors import InternalError, PayloadTooLarge
+from turnwire.protocol.errors import InternalError, InvalidRequest, PayloadTooLarge
 from turnwire.protocol.ids import new_request_id
 from turnwire.server.problems import problem
 
@@ -67,7 +67,8 @@ def _request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 async def read_body(receive: Receive, headers: MutableMapping[str, str] | Any) -> bytes:
-    """The whole body; `PayloadTooLarge` beyond BODY_BYTES_MAX, before it is read where its length is told."""
+    """The whole body; `PayloadTooLarge` beyond BODY_BYTES_MAX, before it is read where its length is told, and
+    `InvalidRequest` when the caller hangs up in the middle of it."""
     length = headers.get("content-length", "")
     if length.isdigit() and int(length) > BODY_BYTES_MAX:
         raise _too_large()
@@ -76,7 +77,8 @@ async def read_body(receive: Receive, headers: MutableMapping[str, str] | Any) -
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return b"".join(chunks)
+            # What there is may well be whole JSON, and is still not what was to be sent. Nobody reads this answer.
+            raise InvalidRequest("The body was cut short.")
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > BODY_BYTES_MAX:
