@@ -10,6 +10,9 @@ from turnwire.protocol.codec import encode_json
 from turnwire.protocol.errors import InvalidRequest
 from turnwire.protocol.ids import new_request_id
 
+HEAD_BYTES_MAX = 256 * 1024
+"""Bytes of a request's head, which is held in memory before anybody knows whose it is."""
+
 
 class Connection(HttpToolsProtocol):
     """`tcp_user_timeout_ms`: how long sent bytes may stay unacknowledged before the connection counts as dead. A
@@ -25,6 +28,7 @@ class Connection(HttpToolsProtocol):
         if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.tcp_user_timeout_ms)
         self._head_timer = self.loop.call_later(self.header_timeout_s, self._on_slow_head)
+        self._head_bytes = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_timer.cancel()
@@ -37,15 +41,27 @@ class Connection(HttpToolsProtocol):
         # The stream breaks its connection off where a clean end would be a lie.
         self.scope["state"]["transport"] = self.transport  # pyright: ignore[reportTypedDictNotRequiredAccess]
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_timer.cancelled():
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+            self._refuse(f"The head of the request is larger than {HEAD_BYTES_MAX // 1024} KiB.")
+
     def on_headers_complete(self) -> None:
         self._head_timer.cancel()
+        self._head_bytes = 0
         super().on_headers_complete()
 
     def _on_slow_head(self) -> None:
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        body = encode_json({"error": InvalidRequest.name, "message": "This is no valid HTTP/1.1 request."})
+        self._refuse("This is no valid HTTP/1.1 request.")
+
+    def _refuse(self, message: str) -> None:
+        body = encode_json({"error": InvalidRequest.name, "message": message})
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
             b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (new_request_id().encode(), len(body), body)
