@@ -429,3 +429,12 @@ def test_a_head_without_end_is_refused(demo: Server) -> None:
             return
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"head of the request is larger than" in answer
+
+
+def test_a_chosen_key_may_be_any_text(serve: Callable[..., Server]) -> None:
+    key = "schlüssel – ключ"
+    server = serve(key=key)
+
+    with httpx.Client(base_url=server.url) as client:
+        for value, status in ((key.encode(), 200), (key.encode()[:-2], 401)):
+            assert client.get("/v1/sessions", headers={"Authorization": b"Bearer " + value}).status_code == status

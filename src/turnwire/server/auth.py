@@ -37,7 +37,9 @@ class Keys:
     async def tenant(self, key: str) -> str:
         """The tenant of a key; `Unauthorized` when it is none."""
         digest = key_digest(key)
-        if self._own is not None and secrets.compare_digest(self._own, digest):
+        # A header is read as Latin-1; a chosen key that is not ASCII comes in UTF-8 from most callers.
+        sent = hashlib.sha256(key.encode("latin-1", "replace")).digest()
+        if self._own is not None and any(secrets.compare_digest(self._own, it) for it in (digest, sent)):
             return DEFAULT_TENANT
         now = time.monotonic()
         cached = self._cache.get(digest)
