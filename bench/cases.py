@@ -51,20 +51,11 @@ def first(server: Served, client: LoadClient) -> Figures:
     }
 
 
-WARM_UP_STREAMS = 2
-"""Few: what they leave free in the heap is used by the measured ones."""
-
-
 def quiet(server: Served, client: LoadClient) -> Figures:
     """Two hundred streams whose provider has said one word, and says nothing more."""
-    # What the first turns bring into memory once, for all to come, is no stream's own.
-    client.open([message(id_, "bench:fast:1") for id_ in client.sessions(WARM_UP_STREAMS)])
-    client.finish(deltas=1)
     requests = [message(id_, f"bench:quiet:{QUIET_S}") for id_ in client.sessions(QUIET_STREAMS)]
     before = server.rss_kib()
-    # A few at a time: what two hundred beginnings at once need for a moment is no quiet stream's own.
-    for start in range(0, QUIET_STREAMS, 20):
-        client.open(requests[start : start + 20])
+    client.open(requests)
     time.sleep(1)
     after = server.rss_kib()
     client.finish(deltas=1)

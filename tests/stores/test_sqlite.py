@@ -687,7 +687,7 @@ async def test_the_write_ahead_log_is_bounded_under_reading_and_writing(
                 await store._read(dawdle)
 
         readers = [asyncio.create_task(read()) for _ in range(8)]  # there is always one
-        for seq in range(1, 250):
+        for seq in range(1, 100):
             appends: list[Append] = [an_append(turn, seq, frames=b"x" * 60_000) for turn in turns]
             results = await asyncio.gather(*(handed_in(store, append) for append in appends))
             assert results == [Appended.WRITTEN] * 8
@@ -696,9 +696,8 @@ async def test_the_write_ahead_log_is_bounded_under_reading_and_writing(
         stop.set()
         await asyncio.gather(*readers)
 
-    # A moment without readers may be missed, and is waited for 6 MB later: rarely more than twice in a row.
-    assert written > 110_000_000
-    assert largest < written / 4
+    assert written > 45_000_000
+    assert largest < 15_000_000
 
 
 async def test_purging_takes_bites_and_gives_the_space_back(path: Path, clock: TurnableClock) -> None:

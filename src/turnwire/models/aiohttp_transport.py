@@ -56,9 +56,11 @@ class ResponseBody(httpx2.AsyncByteStream):
         self._response.close()
 
 
-def _let_go_of_body(request: httpx2.Request) -> None:
-    """It was sent, and stands in memory as long as its answer comes otherwise: a long conversation, for each stream."""
+def _let_go(request: httpx2.Request) -> None:
+    """Drop what was sent and answered: it stands in memory as long as the answer comes otherwise, a whole conversation
+    for each stream. Not behind a redirect, which sends it again."""
     request.stream = httpx2.ByteStream(b"")
+    request.headers = httpx2.Headers()
     vars(request).pop("_content", None)
 
 
@@ -111,7 +113,8 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         body = ResponseBody(response)
         headers = [(k, v) for k, v in response.raw_headers if k.lower() not in _UNDONE_HEADERS]
         if response.status < 400:
-            _let_go_of_body(request)
+            if response.status < 300:
+                _let_go(request)
             return httpx2.Response(
                 response.status,
                 headers=headers,

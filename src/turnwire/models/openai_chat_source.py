@@ -36,6 +36,8 @@ class ChunkSource:
         self.last: ChatCompletionChunk | None = None
         """The chunk that was handed over last."""
         self._stream = stream
+        # The SDK's own decoding would look into the request's options; ours does not, and they hold the conversation.
+        vars(stream).pop("_options", None)
         self._body: ResponseBody = stream.response.extensions[BODY_EXTENSION]
         self._model_name = model_name
         self._scrub = scrub

@@ -6,7 +6,7 @@ of what a request costs. A schema is the tool's own object and never changed, so
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic_ai.tools import ToolDefinition
 
@@ -17,10 +17,16 @@ Rewrite = Callable[[list[ToolDefinition]], list[ToolDefinition]]
 
 
 class _Kept(NamedTuple):
-    schema: dict[str, Any]
-    """As the tool has it: held, so that no other object can get its id."""
-    rewritten: dict[str, Any]
-    strict: bool | None
+    tool: ToolDefinition
+    """The first with this schema: held, so that no other object can get the schema's id."""
+    rewritten: ToolDefinition
+
+    def of(self, tool: ToolDefinition) -> ToolDefinition:
+        """`tool`, rewritten. Tools that turns share are so once for all of them, in memory too."""
+        if tool is self.tool:
+            return self.rewritten
+        known = self.rewritten
+        return replace(tool, parameters_json_schema=known.parameters_json_schema, strict=known.strict)
 
 
 class ToolSchemas:
@@ -35,12 +41,8 @@ class ToolSchemas:
             self._kept.clear()
         new = [tool for tool in tools if _key(tool) not in self._kept]
         for tool, result in zip(new, rewrite(new), strict=True):
-            self._kept[_key(tool)] = _Kept(tool.parameters_json_schema, result.parameters_json_schema, result.strict)
-        kept = [self._kept[_key(tool)] for tool in tools]
-        return [
-            replace(tool, parameters_json_schema=known.rewritten, strict=known.strict)
-            for tool, known in zip(tools, kept, strict=True)
-        ]
+            self._kept[_key(tool)] = _Kept(tool, result)
+        return [self._kept[_key(tool)].of(tool) for tool in tools]
 
 
 def _key(tool: ToolDefinition) -> tuple[int, bool | None]:
