@@ -128,6 +128,21 @@ def test_json_may_say_that_it_is_json(api: Api, content_type: str | None) -> Non
     api.request("POST", "/v1/sessions", status=201, headers=headers, content=b'{"ttl": 7}')
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_closes_behind_a_body_over_the_limit_sees_the_refusal(demo: Server, chunked: bool) -> None:
+    size = 8 * 1024 * 1024
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
+    key = f"Authorization: Bearer {demo.key}"
+    head = f"POST /v1/sessions HTTP/1.1\r\nHost: x\r\n{key}\r\nConnection: close\r\n{length}\r\n\r\n"
+    body = b" " * size
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=30) as connection:
+        connection.sendall(head.encode() + (b"%x\r\n%b\r\n0\r\n\r\n" % (size, body) if chunked else body))
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"error":"payload_too_large"' in answer
+
+
 @pytest.mark.parametrize("path", ["/v1/sessions", "/v1/sessions/{}/messages"])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_over_the_limit_is_refused(api: Api, session: str, path: str, chunked: bool) -> None:
@@ -255,11 +270,19 @@ def test_a_part_that_the_model_cannot_take_is_refused(api: Api, session: str, ki
     assert "demo" in answer.json()["message"]
 
 
-@pytest.mark.parametrize("path", ["../x.png", "/etc/passwd.png", "a/../../x.png"])
+@pytest.mark.parametrize("path", ["../x.png", "/etc/passwd.png", "/etc/passwd", "a/../../x.png"])
 def test_a_part_outside_of_the_workspace_is_forbidden(api: Api, session: str, path: str) -> None:
     body = {"message": [{"type": "image", "path": path}]}
 
     api.refused("POST", f"/v1/sessions/{session}/messages", 403, "forbidden", json=body)
+
+
+def test_a_part_is_named_by_its_path_or_given_as_data(api: Api, session: str) -> None:
+    body = {"message": [{"type": "image", "path": "x.png", "data": PNG, "media_type": "image/png"}]}
+
+    answer = api.refused("POST", f"/v1/sessions/{session}/messages", 400, "invalid_request", json=body)
+
+    assert "not both" in answer.json()["message"]
 
 
 def test_a_part_that_is_not_there_is_said(api: Api, session: str) -> None:

@@ -81,6 +81,7 @@ def test_a_session_needs_no_body(api: Api) -> None:
         ({"metadata": []}, "metadata"),
         ({"file_access": {"read": "x"}}, "file_access.read"),
         ({"file_access": {"read": ["../x"]}}, "../x"),
+        ({"file_access": {"write": ["a\0"]}}, "file_access.write"),
         ({"file_access": {"read": ["/etc"]}}, "/etc"),
         ({"model": "nope:model"}, "model"),
         ({"model": ""}, "model"),

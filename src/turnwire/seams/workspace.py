@@ -323,5 +323,8 @@ def _scope(lists: Mapping[str, list[str]], key: str) -> Scope:
     for text in lists.get(key) or ():
         if text.startswith("/") or any(part in (".", "..") for part in text.split("/")):
             raise InvalidPath(f"file_access.{key}: '{text}' must be relative to the workspace, without '.' and '..'.")
-        prefixes.append(parse_path(text))
+        try:
+            prefixes.append(parse_path(text))
+        except InvalidPath as exc:
+            raise InvalidPath(f"file_access.{key}: {exc}") from exc
     return Scope(tuple(prefixes))

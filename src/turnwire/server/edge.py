@@ -17,6 +17,9 @@ log = structlog.get_logger(__name__)
 BODY_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of a JSON body, chunked ones too (PROTOCOL.md): an image in a message fits, a film does not."""
 
+PASSED_OVER_BYTES_MAX = 16 * 1024 * 1024
+"""Bytes of a body that is too large which are read all the same: what a caller sends by mistake, not in malice."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -67,10 +70,12 @@ def _request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 async def read_body(receive: Receive, headers: MutableMapping[str, str] | Any) -> bytes:
-    """The whole body; `PayloadTooLarge` beyond BODY_BYTES_MAX, before it is read where its length is told, and
+    """The whole body; `PayloadTooLarge` beyond BODY_BYTES_MAX, before it is kept where its length is told, and
     `InvalidRequest` when the caller hangs up in the middle of it."""
     length = headers.get("content-length", "")
     if length.isdigit() and int(length) > BODY_BYTES_MAX:
+        if headers.get("expect", "").lower() != "100-continue":  # else reading would ask for the body
+            await _pass_over(receive)
         raise _too_large()
     chunks: list[bytes] = []
     size = 0
@@ -82,9 +87,22 @@ async def read_body(receive: Receive, headers: MutableMapping[str, str] | Any) -
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > BODY_BYTES_MAX:
+            if message.get("more_body", False):
+                await _pass_over(receive)
             raise _too_large()
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+async def _pass_over(receive: Receive) -> None:
+    """Read on for a while, and keep nothing: a connection that is closed with unread bytes in it is reset, and its
+    caller would not see the answer."""
+    size = 0
+    while size < PASSED_OVER_BYTES_MAX:
+        message = await receive()
+        size += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return
 
 
 def _too_large() -> PayloadTooLarge:

@@ -103,6 +103,8 @@ async def _parts(of: Services, tenant: str, session_id: str, body: NewMessage) -
                 parts.append(MessagePart("text", text=part.text))
             case DataPart(path=None):
                 parts.append(_data_part(part, index))
+            case DataPart() if part.data is not None:
+                raise InvalidRequest(f"message.{index}: takes a path or data, not both.")
             case DataPart():
                 session = session or await of.store.get_session(tenant, session_id)
                 parts.append(await _file_part(of, session, part, index))
@@ -127,7 +129,6 @@ def _data_part(part: DataPart, index: int) -> MessagePart:
 async def _file_part(of: Services, session: Session, part: DataPart, index: int) -> MessagePart:
     path = part.path or ""
     media_type = part.media_type or mimetypes.guess_type(path)[0] or "application/octet-stream"
-    _check_media_type(part, media_type, index)
     workspace = await asyncio.to_thread(workspace_of, session, of.workspaces)
     try:
         data = await asyncio.to_thread(_read, workspace, path)
@@ -135,6 +136,7 @@ async def _file_part(of: Services, session: Session, part: DataPart, index: int)
         raise Forbidden(str(exc)) from exc
     except WorkspaceError as exc:
         raise InvalidRequest(f"message.{index}.path: {exc}") from exc
+    _check_media_type(part, media_type, index)
     return MessagePart(part.type, data=data, media_type=media_type, path=path)
 
 
