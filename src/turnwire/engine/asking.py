@@ -64,7 +64,7 @@ class Asking:
         self._timeout_s = timeout_s
         self._turn_id = turn_id
         self._clock = clock
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None  # most turns never ask
 
     def deadline(self) -> float:
         """Until when a call that is asked about now waits, in epoch seconds."""
@@ -72,12 +72,14 @@ class Asking:
 
     def wake(self) -> None:
         """Something was answered."""
-        self._changed.set()
+        if self._changed is not None:
+            self._changed.set()
 
     async def answer(self, call_id: str, deadline: float) -> ToolAnswer | Approval | None:
         """The caller's answer; None when there is none by the deadline (epoch seconds): it was given up then."""
+        changed = self._changed = self._changed or asyncio.Event()
         while True:
-            self._changed.clear()
+            changed.clear()
             found = (await self._store.call_answers(self._turn_id)).get(call_id)
             if found is not None:
                 return read_answer(found)
@@ -87,4 +89,4 @@ class Asking:
                 return None if late is None else read_answer(late)
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, ANSWERS_POLL_S)):
-                    await self._changed.wait()
+                    await changed.wait()

@@ -217,7 +217,10 @@ class _Batch:
 
     @property
     def joined(self) -> bytes:
-        frames = b"".join(self.frames)
+        """All frames as one, joined once for the store and the tail: what was handed in grows no more."""
+        if len(self.frames) > 1:
+            self.frames = [b"".join(self.frames)]
+        frames = self.frames[0]
         return frames if self.terminal is None else frames + encode_frame(self.terminal)
 
     def append(self, turn: Turn) -> Append:

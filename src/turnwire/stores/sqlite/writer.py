@@ -33,7 +33,8 @@ RETRY_AFTER_S = 5
 
 WAL_BYTES_MAX = 32 * 1024 * 1024
 """SQLite begins the write-ahead log anew only at a moment without readers, which may not come under load: past this
-size the writer waits for one. When none comes, it tries again after as many bytes more."""
+size the writer waits for one (WRITER_BUSY_MS). When none comes, it tries again after a quarter as many bytes more:
+often enough to bound the log, seldom enough that waiting costs little."""
 
 _FATAL = {
     sqlite3.SQLITE_IOERR,
@@ -306,7 +307,7 @@ class Writer:
             # The next commit meets the same trouble, if it lasts, and answers for it.
             logger.warning("The write-ahead log of %s could not be looked after: %s", self._path, exc)
             return
-        self._wal_bytes_max = size + WAL_BYTES_MAX if busy else WAL_BYTES_MAX
+        self._wal_bytes_max = size + WAL_BYTES_MAX // 4 if busy else WAL_BYTES_MAX
         if busy:
             logger.warning("A reader holds %s: its write-ahead log has grown to %d bytes.", self._path, size)
 
