@@ -168,6 +168,31 @@ def test_a_write_that_expects_a_version_is_refused_when_it_is_another(files: Dir
     assert read(files, "a") == b"22"
 
 
+def test_of_changes_at_once_that_expect_the_same_version_one_is_made(files: DirectoryWorkspace) -> None:
+    for round in range(150):
+        write(files, "a", b"%d" % round)
+        seen, start, made = files.stat("a").etag, threading.Barrier(5), list[int]()
+
+        def change(number: int, seen: str = seen, start: threading.Barrier = start, made: list[int] = made) -> None:
+            with contextlib.suppress(Changed, NotFound), files.put("a", bytes_max=9, expected_etag=seen) as upload:
+                upload.write(b"by %d" % number)
+                start.wait()
+                if number:
+                    upload.commit()
+                else:
+                    files.delete("a", expected_etag=seen)
+                made.append(number)
+
+        threads = [threading.Thread(target=change, args=(number,)) for number in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert len(made) == 1
+        assert made == [0] or read(files, "a") == b"by %d" % made[0]
+
+
 def test_permissions_are_kept_but_for_set_user_id(root: Path, files: DirectoryWorkspace) -> None:
     (root / "a").touch()
     (root / "a").chmod(0o4741)

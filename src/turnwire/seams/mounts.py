@@ -38,9 +38,9 @@ class Mounted:
         self._check_main(path)
         return self._main.put(path, bytes_max=bytes_max, expected_etag=expected_etag, bytes_expected=bytes_expected)
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str, *, expected_etag: str | None = None) -> None:
         self._check_main(path)
-        self._main.delete(path)
+        self._main.delete(path, expected_etag=expected_etag)
 
     def mounts(self, owner: int | None = None) -> Sequence[Mount]:
         mounts = list(self._main.mounts(owner))

@@ -185,8 +185,9 @@ class Workspace(Protocol):
         """
         ...
 
-    def delete(self, path: str) -> None:
-        """Delete a file, a link or an empty folder; what a link leads to stays. Raises NotEmpty, NotFound."""
+    def delete(self, path: str, *, expected_etag: str | None = None) -> None:
+        """Delete a file, a link or an empty folder; what a link leads to stays. With `expected_etag` it must be what
+        the caller saw. Raises Changed, NotEmpty, NotFound."""
         ...
 
     def mounts(self, owner: int | None = None) -> Sequence[Mount]:

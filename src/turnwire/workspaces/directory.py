@@ -36,14 +36,16 @@ from turnwire.seams.workspace import (
 from turnwire.workspaces.mounting import open_mounts
 from turnwire.workspaces.quota import NO_QUOTA, Account, Quota
 from turnwire.workspaces.removal import remove_tree
-from turnwire.workspaces.resolve import MakeFolder, Place, foreign_errors, locate, out_of_scope
+from turnwire.workspaces.resolve import MakeFolder, Place, foreign_errors, locate, lstat, out_of_scope
 from turnwire.workspaces.upload import (
     TEMPORARY,
     DirectoryUpload,
     describe,
     give_to_owner_of,
+    must_be_as_seen,
     must_be_file,
     remove_leftovers,
+    turn_at,
 )
 
 SWAPS_MAX = 16
@@ -193,7 +195,7 @@ class DirectoryWorkspace:
             self._remove_empty(made)
             raise
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str, *, expected_etag: str | None = None) -> None:
         parts = _wanted(path, self._access.write)
         if not lexical(parts):
             raise InvalidPath("The workspace itself can't be deleted.")
@@ -202,8 +204,10 @@ class DirectoryWorkspace:
             _check(self._access.write, place.parts, parts)
         with locate(self.directory, parts, self._access.write, follow_last=False, fast=self._openat2) as place:
             _check(self._access.write, place.parts, parts)
-            status = _present(place, parts)
-            with foreign_errors(parts):
+            with foreign_errors(parts), turn_at(place.folder, place.name):
+                status = _present(place._replace(status=lstat(place.folder, place.name)), parts)
+                if not stat.S_ISLNK(status.st_mode):  # A caller sees what a link leads to, never the link.
+                    must_be_as_seen(status, expected_etag, parts)
                 if not stat.S_ISDIR(status.st_mode):
                     os.unlink(place.name, dir_fd=place.folder)
                     return

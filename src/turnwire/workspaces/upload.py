@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,18 @@ from turnwire.workspaces.walk import walk
 TEMPORARY = re.compile(rb"\.turnwire-[0-9a-f]{16}\.part")
 """Names of files that are being written; never listed. They are in the target's folder, because a rename is
 atomic only within one file system."""
+
+
+_TURNS = tuple(threading.Lock() for _ in range(64))
+"""Whose turn it is to change what a name stands for; names share them by their hash."""
+
+
+def turn_at(folder: int, name: bytes) -> threading.Lock:
+    """What to hold between a look at a name in an open folder and the change that rests on it: POSIX has no rename
+    on a condition. It is this process's alone, because a lock on the folder itself could be held by a command in
+    the sandbox for as long as it likes; writers of other processes still have the microseconds in between."""
+    status = os.fstat(folder)
+    return _TURNS[hash((status.st_dev, status.st_ino, name)) % len(_TURNS)]
 
 
 def remove_leftovers(root: Path, before: float) -> int:
@@ -83,15 +96,16 @@ class DirectoryUpload:
 
     def commit(self) -> tuple[Entry, bool]:
         with foreign_errors(self._parts):
-            before = lstat(self._folder, self._name)
-            if before is not None:
-                must_be_file(before, self._parts)
-            self._check_unchanged(before)
-            self._take_over(before)
             if self._fsync:
                 os.fsync(self._file)
-            entry = describe(self._parts, os.fstat(self._file))
-            os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            with turn_at(self._folder, self._name):
+                before = lstat(self._folder, self._name)
+                if before is not None:
+                    must_be_file(before, self._parts)
+                must_be_as_seen(before, self._expected_etag, self._parts)
+                self._take_over(before)
+                entry = describe(self._parts, os.fstat(self._file))
+                os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
             self._close(kept=True)
         return entry, before is None
 
@@ -104,15 +118,6 @@ class DirectoryUpload:
         finally:
             self._close(kept=False)
             self._undo()
-
-    def _check_unchanged(self, before: os.stat_result | None) -> None:
-        """Compare with what the caller saw. Between this look and the rename are microseconds in which
-        another writer's change is still lost: POSIX has no rename on a condition."""
-        if self._expected_etag is None:
-            return
-        etag = "" if before is None else describe(self._parts, before).etag
-        if etag != self._expected_etag:
-            raise Changed(f"'{show(self._parts)}' was changed by someone else meanwhile.")
 
     def _take_over(self, before: os.stat_result | None) -> None:
         """The permissions of the file that is replaced, without set-user-id bits. What a server that is root
@@ -165,6 +170,15 @@ def describe(parts: Parts, status: os.stat_result) -> Entry:
         modified=status.st_mtime,
         etag=f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}",
     )
+
+
+def must_be_as_seen(status: os.stat_result | None, expected_etag: str | None, parts: Parts) -> None:
+    """Raise Changed unless a name stands for what the caller saw there: "" for nothing; None asks for no look."""
+    if expected_etag is None:
+        return
+    etag = "" if status is None else describe(parts, status).etag
+    if etag != expected_etag:
+        raise Changed(f"'{show(parts)}' was changed by someone else meanwhile.")
 
 
 def must_be_file(status: os.stat_result, parts: Parts) -> None:

@@ -184,7 +184,7 @@ async def delete_file(asked: Asked) -> Response:
     """Delete a file, or a folder that is empty."""
     with workspace_problems():
         await _check_write(asked)
-        await asked.of.disk.run(asked.workspace.delete, asked.path)
+        await asked.of.disk.run(_delete, asked)
     return Response(status_code=204)
 
 
@@ -312,6 +312,12 @@ def _begin_upload(asked: _Asked, expected: int | None) -> seam.Upload:
         expected_etag=asked.conditions.expected_etag,
         bytes_expected=expected,
     )
+
+
+def _delete(asked: _Asked) -> None:
+    expected = asked.conditions.expected_etag
+    # "" is of no file, of which there is nothing to delete: answered as such.
+    asked.workspace.delete(asked.path, expected_etag=expected or None)
 
 
 async def _check_write(asked: _Asked) -> None:
