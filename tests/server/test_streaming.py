@@ -11,6 +11,7 @@ from starlette.types import Message
 from turnwire.engine.follow import Follower
 from turnwire.protocol.errors import NotFound
 from turnwire.seams.store import StoreDamaged
+from turnwire.server.edge import Edge
 from turnwire.server.streaming import EventStream
 
 
@@ -37,6 +38,7 @@ class Line:
     """The server's side of a connection whose reader takes `takes` bytes each time that it is looked at."""
 
     def __init__(self, sock: socket.socket, takes: int = 0) -> None:
+        self.transport = self
         self.sock = sock
         self.takes = takes
         self.left = 1_000_000
@@ -64,9 +66,8 @@ class Line:
     async def send(self, message: Message) -> None:
         self.sent.append(message)
 
-    async def receive(self) -> Message:
-        await self.over.wait()
-        return {"type": "http.disconnect"}
+    def until_lost(self) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(self.over.wait())
 
 
 @pytest.fixture
@@ -74,6 +75,10 @@ def line() -> Iterator[Line]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield Line(ours)
+
+
+async def _nothing() -> Message:
+    raise AssertionError("a stream reads nothing")
 
 
 async def run(line: Line, *parts: bytes | Exception, on_last: Any = None) -> None:
@@ -89,8 +94,9 @@ async def run(line: Line, *parts: bytes | Exception, on_last: Any = None) -> Non
         slow_reader_timeout_s=0.2,
         on_close=lambda: None,
     )
+    scope = {"type": "http", "headers": [], "method": "GET", "path": "/", "state": {"connection": line}}
     async with asyncio.timeout(5):
-        await stream({"type": "http", "state": {"transport": line}}, line.receive, send)
+        await Edge(stream)(scope, _nothing, send)
 
 
 async def test_a_reader_that_stops_before_the_end_of_the_body_is_cut_off_too(line: Line) -> None:

@@ -29,8 +29,23 @@ class Connection(HttpToolsProtocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.tcp_user_timeout_ms)
         self._head_timer = self.loop.call_later(self.header_timeout_s, self._on_slow_head)
         self._head_bytes = 0
+        self._is_lost = False
+        self._lost: asyncio.Future[None] | None = None
+
+    def until_lost(self) -> asyncio.Future[None]:
+        """Done when the connection is lost. What else arrives on it is read meanwhile, else that would go unnoticed."""
+        if self._lost is None:
+            self._lost = self.loop.create_future()
+            if self._is_lost:
+                self._lost.set_result(None)
+            else:
+                self.flow.resume_reading()
+        return self._lost
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        if self._lost is not None:
+            self._lost.set_result(None)
         self._head_timer.cancel()
         super().connection_lost(exc)
 
@@ -38,8 +53,8 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         if self._head_timer.cancelled():  # a later request on the same connection
             self._head_timer = self.loop.call_later(self.header_timeout_s, self._on_slow_head)
-        # The stream breaks its connection off where a clean end would be a lie.
-        self.scope["state"]["transport"] = self.transport  # pyright: ignore[reportTypedDictNotRequiredAccess]
+        # A stream breaks its connection off where a clean end would be a lie.
+        self.scope["state"]["connection"] = self  # pyright: ignore[reportTypedDictNotRequiredAccess]
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

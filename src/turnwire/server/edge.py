@@ -20,6 +20,11 @@ BODY_BYTES_MAX = 4 * 1024 * 1024
 PASSED_OVER_BYTES_MAX = 16 * 1024 * 1024
 """Bytes of a body that is too large which are read all the same: what a caller sends by mistake, not in malice."""
 
+REST = "turnwire.rest"
+"""Where, in a scope's state, an answer puts the function that sends the rest of its body: `Edge` calls it when the
+framework has let go of the request. A stream may last for hours; inside, it would hold some 12 KiB of frames and send
+each event through four functions."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -34,6 +39,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope["headers"])
+        came = set(scope)
         started = 0
         began = time.perf_counter()
 
@@ -47,6 +53,11 @@ class Edge:
         with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
             try:
                 await self._app(scope, receive, send_with_id)
+                rest = scope["state"].pop(REST, None)
+                if rest is not None:
+                    for name in scope.keys() - came:  # what the framework noted of the request
+                        del scope[name]
+                    await rest(send)
             except Exception:
                 log.exception("request_failed", method=scope["method"], path=scope["path"])
                 if started:

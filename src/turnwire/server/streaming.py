@@ -6,6 +6,7 @@ import struct
 import termios
 from collections.abc import Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,6 +17,8 @@ from turnwire.engine.follow import Follower
 from turnwire.protocol.errors import TurnwireError
 from turnwire.protocol.sse import HEARTBEAT, HEARTBEAT_NUMBERED
 from turnwire.seams.store import StoreDamaged
+from turnwire.server.connection import Connection
+from turnwire.server.edge import REST
 
 log = structlog.get_logger(__name__)
 
@@ -56,23 +59,30 @@ class EventStream(Response):
         self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        transport: asyncio.Transport = scope["state"]["transport"]
-        pulse = self._pulse
-        gone = asyncio.ensure_future(_until_gone(receive))
+        """Send the head; the rest is left to `Edge`."""
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            pulse.start(transport)
+        except BaseException:
+            self._on_close()
+            raise
+        scope["state"][REST] = partial(self._send_rest, scope["state"]["connection"])
+
+    async def _send_rest(self, connection: Connection, send: Send) -> None:
+        """Send the body."""
+        pulse, gone = self._pulse, connection.until_lost()
+        try:
+            pulse.start(connection.transport)
             gone.add_done_callback(pulse.on_gone)
-            ended = await self._send_events(send, gone)
-            pulse.sending()
-            if ended:
+            if await self._send_events(send, gone):
+                pulse.sending()
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             else:
-                transport.close()
+                pulse.sending()
+                connection.transport.close()
                 await gone
         finally:
             pulse.stop()
-            gone.cancel()
+            gone.remove_done_callback(pulse.on_gone)
             self._on_close()
 
     async def _send_events(self, send: Send, gone: asyncio.Future[None]) -> bool:
@@ -95,11 +105,6 @@ class EventStream(Response):
             log.error("turn_damaged", response_id=self._response_id, error=str(exc))
             return False
         return not self._follower.cut_off
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class _Pulse:

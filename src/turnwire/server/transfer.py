@@ -57,7 +57,7 @@ class Nothing(Response):
     """The answer to a caller who is gone."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["transport"].abort()
+        scope["state"]["connection"].transport.abort()
         await _until_gone(receive)
 
 
@@ -85,7 +85,7 @@ class Pieces(Response):
         self._disk, self._pieces, self._close, self._slow_s = disk, pieces, close, slow_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        transport: asyncio.Transport = scope["state"]["transport"]
+        transport: asyncio.Transport = scope["state"]["connection"].transport
         gone = asyncio.ensure_future(_until_gone(receive))
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
