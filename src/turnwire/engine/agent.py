@@ -23,7 +23,7 @@ from turnwire.engine.asking import Approval, Asking, ToolAnswer
 from turnwire.engine.blocks import BlockWriter
 from turnwire.engine.calls import NOT_APPROVED, REFUSED, SUPERSEDED, UNANSWERED, CallRunner, Result, Tools, in_turn
 from turnwire.engine.compaction import Compactor
-from turnwire.engine.context import Call, History, clean_value, response_entry, return_entry
+from turnwire.engine.context import Call, Compaction, History, clean_value, response_entry, return_entry
 from turnwire.engine.limits import (
     REQUEST_ATTEMPTS_MAX,
     RETRY_DELAY_MAX_S,
@@ -33,7 +33,7 @@ from turnwire.engine.limits import (
 )
 from turnwire.engine.recorder import Recorder
 from turnwire.engine.requests import StepLimits, ask, delay_s, usage_of
-from turnwire.engine.trouble import Trouble, TurnFailed, explain, is_provider_error, is_too_long
+from turnwire.engine.trouble import Trouble, TurnFailed, explain, is_provider_error, is_refused, is_too_long
 from turnwire.engine.window import Window
 from turnwire.protocol.codec import encode_json
 from turnwire.protocol.events import Event, MessageResumed, ToolCallAnswered, ToolCallRequested, ToolResult
@@ -71,7 +71,9 @@ class Agent:
         self._parts = parts
         self._recorder = parts.recorder
         self._history = parts.history
-        self._runner = CallRunner(parts.toolset, parts.tools, parts.context, parts.approvals)
+        self._runner = CallRunner(parts.toolset, parts.tools, parts.context, parts.approvals, images=parts.model.images)
+        if not parts.model.images:
+            self._history.leave_out_images()
         self._compactor = None
         if parts.window is not None:
             self._history.limit_outputs(parts.window.output_bytes_max)
@@ -105,6 +107,7 @@ class Agent:
 
     async def _step(self) -> None:
         attempts, interruptions, made_room = 0, 0, False
+        seen: Compaction | None = None  # how it was before the images were left out
         while True:
             self._recorder.step_seq = self._recorder.next_seq
             writer = BlockWriter(self._parts.tools)
@@ -114,19 +117,29 @@ class Agent:
             except Exception as exc:
                 if not is_provider_error(exc):
                     raise
+                shown = self._recorder.next_seq > self._recorder.step_seq
                 if is_too_long(exc) and not made_room and await self._make_room_at_once():
                     made_room = True
                     continue
+                if seen is None and is_refused(exc) and not shown and self._compactor is not None:
+                    # A provider refuses a request with an image that it can't read, and would each later one.
+                    seen = self._compactor.try_without_images()
+                    if seen is not None:
+                        log.warning("asked_without_images", model=self._parts.model.spec, error=repr(exc)[:2000])
+                        continue
                 attempts += 1
-                shown = self._recorder.next_seq > self._recorder.step_seq
                 trouble = explain(exc, self._parts.model.spec)
                 log.warning("model_request_failed", model=self._parts.model.spec, shown=shown, error=repr(exc)[:2000])
                 interruptions += shown
                 if not self._may_try_again(trouble, attempts, interruptions):
+                    if seen is not None and is_refused(exc):  # so it was not for the images
+                        self._history.compact(seen)
                     raise TurnFailed(trouble.sentence) from exc
                 if shown:
                     self._supersede_step()
                 await asyncio.sleep(delay_s(attempts, trouble))
+        if seen is not None and self._compactor is not None:
+            await self._compactor.keep()
         self._keep(response, writer)
 
     async def _make_room_at_once(self) -> bool:
@@ -285,10 +298,10 @@ class Agent:
             return misfit
         result = await self._runner.run(msgspec.structs.replace(call, input=changed))
         note = f"(The user changed the input of this call to {encode_json(changed).decode()}.)"
-        return Result(f"{note}\n{result.content}", is_error=result.is_error)
+        return Result(f"{note}\n{result.content}", is_error=result.is_error, images=result.images)
 
     def _answer(self, call: Call, result: Result) -> HistoryEntry:
-        entry = return_entry(call, result.content, is_error=result.is_error)
+        entry = return_entry(call, result.content, is_error=result.is_error, images=result.images)
         self._history.add(entry)
         return entry
 

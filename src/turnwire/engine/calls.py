@@ -1,17 +1,24 @@
 """Tool calls: an input is checked, the tool is run within its limits, and whatever happens there is one result."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import structlog
 from pydantic import ValidationError
 from pydantic_ai import ModelRetry, RunContext, ToolFailed
+from pydantic_ai.messages import BinaryContent
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
 from turnwire.engine.context import Call, clean_text
-from turnwire.engine.limits import PARALLEL_CALLS_MAX, TOOL_RESULT_CHARS_MAX, TOOL_TIME_LIMIT_S
+from turnwire.engine.limits import (
+    IMAGE_BYTES_MAX,
+    IMAGE_TYPES,
+    PARALLEL_CALLS_MAX,
+    TOOL_RESULT_CHARS_MAX,
+    TOOL_TIME_LIMIT_S,
+)
 from turnwire.seams.tool import REPEATABLE, TIME_LIMIT_S, ToolContext
 
 log = structlog.get_logger(__name__)
@@ -31,13 +38,14 @@ STOPPED = "This call was stopped: the turn ended while it ran. It may have taken
 
 
 class Result:
-    """A call's result, as text."""
+    """A call's result, as text, and the images that the model is given beside it."""
 
-    __slots__ = ("content", "is_error")
+    __slots__ = ("content", "images", "is_error")
 
-    def __init__(self, content: str, *, is_error: bool = False) -> None:
+    def __init__(self, content: str, *, is_error: bool = False, images: Sequence[BinaryContent] = ()) -> None:
         self.content = content
         self.is_error = is_error
+        self.images = images
 
 
 def is_repeatable(name: str, tools: Tools) -> bool:
@@ -60,11 +68,14 @@ class CallRunner:
         tools: Tools,
         context: RunContext[ToolContext],
         approvals: frozenset[str] = frozenset(),
+        *,
+        images: bool = False,
     ) -> None:
         self._toolset = toolset
         self._tools = tools
         self._context = context
         self._approvals = approvals
+        self._images = images
         self._places = asyncio.Semaphore(PARALLEL_CALLS_MAX)
 
     def asks(self, call: Call) -> Literal["tool", "approval"] | None:
@@ -108,7 +119,7 @@ class CallRunner:
         scope = asyncio.timeout(limit_s)
         try:
             async with scope:
-                return Result(_shorten(_text_of(await self._call(call, tool))))
+                return _result_of(await self._call(call, tool), sees=self._images)
         except TimeoutError:
             if scope.expired():
                 return Result(f"The tool was stopped: it took longer than {limit_s:g} seconds.", is_error=True)
@@ -131,6 +142,39 @@ class CallRunner:
 def _invalid_input(exc: ValidationError) -> str:
     faults = [f"{'.'.join(map(str, error['loc'])) or 'input'}: {error['msg']}" for error in exc.errors()[:10]]
     return _shorten("The input does not fit the tool's schema. " + "; ".join(faults) + ".")
+
+
+def _result_of(value: Any, *, sees: bool) -> Result:
+    """What a tool returned, as text; images among it beside that, for a model that sees."""
+    items: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [value]
+    if not any(isinstance(item, BinaryContent) for item in items):
+        return Result(_shorten(_text_of(value)))
+    texts: list[str] = []
+    images: list[BinaryContent] = []
+    for item in items:
+        if not isinstance(item, BinaryContent):
+            texts.append(_text_of(item))
+            continue
+        unseen = _why_unseen(item, sees=sees)
+        texts.append(f"[{item.media_type}, {size_text(len(item.data))}{unseen}]")
+        if not unseen:
+            images.append(item)
+    return Result(_shorten("\n".join(texts)), images=images)
+
+
+def _why_unseen(content: BinaryContent, *, sees: bool) -> str:
+    if content.media_type not in IMAGE_TYPES:
+        return "; not shown, since it is no text and no image that models take"
+    if len(content.data) > IMAGE_BYTES_MAX:
+        return f"; not shown, since it is larger than {size_text(IMAGE_BYTES_MAX)}"
+    return "" if sees else "; not shown, since this model can't see images"
+
+
+def size_text(size: int) -> str:
+    """A number of bytes for people, in decimal units."""
+    if size < 1000:
+        return f"{size} bytes"
+    return f"{size / 1e3:.3g} kB" if size < 999_500 else f"{size / 1e6:.3g} MB"
 
 
 def _text_of(value: Any) -> str:

@@ -1,13 +1,15 @@
 """Making room: a conversation that nears the model's context is shortened, and goes on.
 
-First the old outputs of tools are given shortened. When that is not enough, the model sums up the oldest part, at a
-step's boundary. Either is a row in the store before it is used, so that a crash in the middle changes nothing, and a
-recovery finds it. The conversation that callers read, and the log, keep everything.
+First the older images are left out, then the old outputs of tools are given shortened. When that is not enough, the
+model sums up the oldest part, at a step's boundary. Each is a row in the store before it is used, so that a crash in
+the middle changes nothing, and a recovery finds it. The conversation that callers read, and the log, keep everything.
 """
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import msgspec
 import structlog
 from pydantic_ai import RunContext
 from pydantic_ai.messages import (
@@ -21,8 +23,11 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models import ModelRequestParameters
 
-from turnwire.engine.context import Compaction, History, Item, shortened
+from turnwire.engine.context import Compaction, History, Item, images_of, shortened
 from turnwire.engine.limits import (
+    IMAGES_BYTES_MAX,
+    IMAGES_HELD_BYTES_MAX,
+    IMAGES_MAX,
     OLD_OUTPUT_BYTES,
     REQUEST_ATTEMPTS_MAX,
     SUMMARY_ITEM_BYTES,
@@ -75,19 +80,23 @@ class Compactor:
         `TurnFailed` when the model is needed for that and can't be reached.
         """
         history, window = self._history, self._window
-        if not window.is_over(history):
-            return False
         before, filled = history.compaction, window.fill(history)
-        cut = self._cut()
-        self._shorten(cut)
-        if not window.has_room(history) and cut > before.upto:
-            # The model reads the old part as it was: what it leaves out of the summary is gone for good.
-            await self._sum_up(cut, before.text)
+        self._leave_out_images(_first_image_kept(history))
+        held = sum(item.image_bytes for item in history.items)
+        if window.is_over(history) or held > IMAGES_HELD_BYTES_MAX:
+            cut = self._cut()
+            self._leave_out_images(cut)
+            if not window.has_room(history):
+                self._shorten(cut)
+            if (not window.has_room(history) or held > IMAGES_HELD_BYTES_MAX) and cut > before.upto:
+                # The model reads the old part as it was: what it leaves out of the summary is gone for good.
+                await self._sum_up(cut, before.text)
         if window.is_over(history):
+            self._leave_out_images(len(history))
             self._shorten(len(history))
         if history.compaction == before:
             return False
-        await self._recorder.keep_summary(history.compaction)
+        await self.keep()
         log.info(
             "conversation_compacted",
             response_id=self._recorder.turn.id,
@@ -99,11 +108,12 @@ class Compactor:
 
     def _cut(self) -> int:
         """The entry before which all may go: the newest part, as much of it as may stay, begins there."""
-        room = self._window.kept_bytes(self._history)
+        room, images_room = self._window.kept_bytes(self._history), IMAGES_HELD_BYTES_MAX // 2
         cut = None
         for item in reversed(self._history.items):
             room -= size([item.message])
-            if room < 0 and cut is not None:
+            images_room -= item.image_bytes
+            if (room < 0 or images_room < 0) and cut is not None:
                 break
             if item.may_cut:
                 cut = item.n
@@ -114,7 +124,27 @@ class Compactor:
         """Give the outputs of tools before that entry shortened."""
         compaction, items = self._history.compaction, self._history.items
         if any(compaction.shortened <= item.n < before and _is_long_output(item) for item in items):
-            self._history.compact(Compaction(compaction.upto, compaction.text, before, len(self._history)))
+            self._change(shortened=before)
+
+    def _leave_out_images(self, before: int) -> None:
+        """Give the images before that entry no more."""
+        compaction, items = self._history.compaction, self._history.items
+        if any(compaction.images_from <= item.n < before and item.image_bytes for item in items):
+            self._change(images_from=before)
+
+    def _change(self, **changes: Any) -> None:
+        history = self._history
+        history.compact(msgspec.structs.replace(history.compaction, made_at=len(history), **changes))
+
+    def try_without_images(self) -> Compaction | None:
+        """Give no image of all that were given; what the compaction was before, None when there were none."""
+        before = self._history.compaction
+        self._leave_out_images(len(self._history))
+        return before if self._history.compaction != before else None
+
+    async def keep(self) -> None:
+        """Make the compaction that the history has now durable."""
+        await self._recorder.keep_summary(self._history.compaction)
 
     async def _sum_up(self, cut: int, summary: str) -> None:
         history = self._history
@@ -141,7 +171,7 @@ class Compactor:
         plan = _latest_plan(old)
         if plan and not _latest_plan([item for item in history.items if item.n >= cut]):
             text += f"\nThe agent's plan:\n{shortened(plan, SUMMARY_ITEM_BYTES, LEFT_OUT)}"
-        history.compact(Compaction(cut, text, max(cut, history.compaction.shortened), len(history)))
+        self._change(upto=cut, text=text, shortened=max(cut, history.compaction.shortened))
 
     async def _ask(self, summary: str, part: Sequence[str]) -> str:
         """The summary of a part, and of what was summed up before it."""
@@ -175,9 +205,27 @@ class Compactor:
 
 
 def _is_long_output(item: Item) -> bool:
-    return any(isinstance(part, ToolReturnPart) for part in item.message.parts) and (
-        size([item.message]) > OLD_OUTPUT_BYTES
-    )
+    outputs = [part.model_response_str() for part in item.message.parts if isinstance(part, ToolReturnPart)]
+    return sum(len(output.encode(errors="replace")) for output in outputs) > OLD_OUTPUT_BYTES
+
+
+def _first_image_kept(history: History) -> int:
+    """The entry before which images must go, so that those that are given are within their limits; not at the limit
+    but well below it, since each time the request is another one from there on, and no prompt cache knows it."""
+    given = [item for item in history.items if item.image_bytes and item.n >= history.compaction.images_from]
+    if _within(given, 1):
+        return 0
+    first = len(history)
+    for at in range(len(given) - 1, -1, -1):
+        if not _within(given[at:], 2) and at < len(given) - 1:
+            break
+        first = given[at].n
+    return first
+
+
+def _within(items: Sequence[Item], times: int) -> bool:
+    count = sum(len(images_of(item.message)) for item in items) * times
+    return count <= IMAGES_MAX and sum(item.image_bytes for item in items) * times <= IMAGES_BYTES_MAX
 
 
 class _TooLong(TurnFailed):

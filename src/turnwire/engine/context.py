@@ -16,10 +16,11 @@ a broken turn leaves open in the transaction of its ending), and nothing here re
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from pydantic_ai.messages import (
+    BinaryContent,
     ModelMessage,
     ModelMessagesTypeAdapter,
     ModelRequest,
@@ -38,6 +39,12 @@ from turnwire.seams.store import HistoryEntry
 
 FORMAT = 1
 """pydantic-ai 2's `ModelMessagesTypeAdapter`, one message to an entry, beside the ids of its calls."""
+
+IMAGE_LEFT_OUT = (
+    "[An image was here. It is not shown any more: the conversation grew too long for it, or the model's provider "
+    "refused it.]"
+)
+IMAGE_UNSEEN = "[An image is here, which this model can't see.]"
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -65,14 +72,15 @@ class Call(msgspec.Struct, frozen=True):
 class Compaction(msgspec.Struct, frozen=True):
     """What was done so that the conversation fits into the model's context; numbers are those of entries.
 
-    `text` is the summary of the entries before `upto`, outputs of tools before `shortened` are given shortened, and
-    `made_at` entries there were when this was done.
+    `text` is the summary of the entries before `upto`, outputs of tools before `shortened` are given shortened, images
+    before `images_from` are left out, and `made_at` entries there were when this was done.
     """
 
     upto: int = 0
     text: str = ""
     shortened: int = 0
     made_at: int = 0
+    images_from: int = 0
 
 
 class Item(NamedTuple):
@@ -83,6 +91,8 @@ class Item(NamedTuple):
     is_prompt: bool
     may_cut: bool
     """A summary may stand for what is before it: every call before it has its result before it."""
+    image_bytes: int = 0
+    """Of the images in it as it is stored, whether or not they are given."""
 
 
 class History:
@@ -95,6 +105,7 @@ class History:
         """Calls of the last response that have no result yet, in their order."""
         self.last_turn_id = ""
         self._output_bytes_max = 0
+        self._sees = True
         self._messages: list[ModelMessage] | None = None
         for entry in entries:
             self.add(entry)
@@ -111,8 +122,12 @@ class History:
             return
         kept = msgspec.json.decode(entry.data, type=_Kept)
         [message] = ModelMessagesTypeAdapter.validate_json(bytes(kept.message))
+        image_bytes = sum(len(image.data) for image in images_of(message))
+        if image_bytes and len(self) < self.compaction.images_from:
+            # A long conversation may hold far more of them than this server's memory should.
+            message = replace(message, parts=[_without_images(part, IMAGE_LEFT_OUT) for part in message.parts])
         self.last_turn_id = entry.turn_id
-        self.items.append(Item(len(self), message, entry.kind == "prompt", not self.open_calls))
+        self.items.append(Item(len(self), message, entry.kind == "prompt", not self.open_calls, image_bytes))
         match message:
             case ModelResponse():
                 calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
@@ -133,6 +148,11 @@ class History:
     def limit_outputs(self, bytes_max: int) -> None:
         """From now on the model is given at most so many bytes of the output of one call; 0: all."""
         self._output_bytes_max = bytes_max
+        self._messages = None
+
+    def leave_out_images(self) -> None:
+        """From now on the model is given no images: it can't see."""
+        self._sees = False
         self._messages = None
 
     @property
@@ -158,15 +178,57 @@ class History:
             messages.append(ModelRequest(parts))
 
     def _given(self, part: ModelRequestPart, n: int) -> ModelRequestPart:
+        if not self._sees or n < self.compaction.images_from:
+            part = _without_images(part, IMAGE_LEFT_OUT if self._sees else IMAGE_UNSEEN)
         most = OLD_OUTPUT_BYTES if n < self.compaction.shortened else self._output_bytes_max
-        if most and isinstance(part, ToolReturnPart) and isinstance(part.content, str):
-            return replace(part, content=shortened(part.content, most))
-        return part
+        return cast(ModelRequestPart, _with_shortened_output(part, most)) if most else part
 
     @property
     def awaits_model(self) -> bool:
         """The last word is the user's, or a tool's: it is the model's turn."""
         return isinstance(self.items[-1].message, ModelRequest) and not self.open_calls
+
+
+def images_of(message: ModelMessage) -> list[BinaryContent]:
+    """The images that a message carries to the model."""
+    if not isinstance(message, ModelRequest):
+        return []
+    contents: list[Any] = [part.content for part in message.parts if isinstance(part, ToolReturnPart | UserPromptPart)]
+    items = [item for content in contents if isinstance(content, list | tuple) for item in cast("list[Any]", content)]
+    return [item for item in items if _is_image(item)]
+
+
+def _is_image(item: Any) -> bool:
+    return isinstance(item, BinaryContent) and item.is_image
+
+
+def _without_images(part: Any, note: str) -> Any:
+    """The part with a note in the place of each image."""
+    match part:
+        case ToolReturnPart(content=list()) if any(map(_is_image, part.files)):
+            items: list[Any] = part.content_items()
+            texts = [item for item in items if isinstance(item, str)]
+            return replace(cast(Any, part), content="\n".join([*texts, note]))
+        case UserPromptPart(content=content) if not isinstance(content, str) and any(map(_is_image, content)):
+            return replace(part, content=[note if _is_image(item) else item for item in content])
+        case _:
+            return part
+
+
+def _with_shortened_output(part: Any, most: int) -> Any:
+    if isinstance(part, ToolReturnPart):
+        return replace(cast(Any, part), content=_shortened_content(cast(Any, part).content, most))
+    return part
+
+
+def _shortened_content(content: Any, most: int) -> Any:
+    match content:
+        case str():
+            return shortened(content, most)
+        case list():
+            return [_shortened_content(item, most) for item in cast("list[Any]", content)]
+        case _:
+            return content
 
 
 def _joined(parts: Sequence[ModelRequestPart]) -> Iterator[ModelRequestPart]:
@@ -223,10 +285,13 @@ def response_entry(response: ModelResponse, call_ids: list[str]) -> HistoryEntry
     return _entry("response", response, call_ids)
 
 
-def return_entry(call: Call, content: str, *, is_error: bool) -> HistoryEntry:
-    """The result of a call."""
+def return_entry(call: Call, content: str, *, is_error: bool, images: Sequence[BinaryContent] = ()) -> HistoryEntry:
+    """The result of a call, with the images that the model is given beside the text."""
     part = ToolReturnPart(
-        call.part.tool_name, content, call.part.tool_call_id, outcome="failed" if is_error else "success"
+        call.part.tool_name,
+        [content, *images] if images else content,
+        call.part.tool_call_id,
+        outcome="failed" if is_error else "success",
     )
     return _entry("return", ModelRequest([part]), [call.id])
 

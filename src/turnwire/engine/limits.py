@@ -24,6 +24,21 @@ TOOL_CALLS_MAX = 1000
 TOKENS_MAX = 20_000_000
 """Tokens of a turn, all of its requests together: bounds what one message can cost."""
 
+IMAGE_BYTES_MAX = 3_750_000
+"""Bytes of an image that a tool returns: 5 MB as base64, the least that the large providers take (Anthropic)."""
+
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+"""Media types of images that all large providers take."""
+
+IMAGES_MAX = 20
+"""Images that the model is given at once: with more, Anthropic takes only smaller ones. Older ones are left out."""
+
+IMAGES_BYTES_MAX = 12_000_000
+"""Bytes of them all: 16 MB as base64, and requests of 20 MB are the least that the large providers take (Google)."""
+
+IMAGES_HELD_BYTES_MAX = 64_000_000
+"""Bytes of images in the stored part of a conversation that no summary stands for: each turn reads them all."""
+
 PARALLEL_CALLS_MAX = 16
 """Tool calls of one turn that run at once; more wait for a place."""
 

@@ -71,6 +71,11 @@ def is_too_long(exc: BaseException) -> bool:
     return isinstance(exc, ModelHTTPError) and exc.status_code == 400 and "exceed_context_size" in str(exc.body)
 
 
+def is_refused(exc: BaseException) -> bool:
+    """Whether the provider refused what was in the request: an image that it can't read, among others."""
+    return isinstance(exc, ModelHTTPError) and exc.status_code in (400, 413, 415, 422) and not is_too_long(exc)
+
+
 def explain(exc: BaseException, spec: str) -> Trouble:
     """What to say of a provider's error, and whether to try again. `spec` names the model as its caller knows it."""
     match exc:

@@ -1,9 +1,10 @@
 """What the engine and a tool know of each other, beside pydantic-ai's own `AbstractToolset`.
 
 The engine validates the input by the tool's `args_validator`, then calls the toolset with a
-`RunContext[ToolContext]`. A result is text. A tool that can't do what was asked raises `ToolFailed`; its
-message is the result, `is_error: true`, and the turn goes on. A toolset says in `ToolDefinition.metadata`
-what the engine may do with a call, under the keys below.
+`RunContext[ToolContext]`. A result is text, or a list of text and pydantic-ai's `BinaryContent`: images among it are
+given to models that see, and told to callers and to other models by a line of text. A tool that can't do what was
+asked raises `ToolFailed`; its message is the result, `is_error: true`, and the turn goes on. A toolset says in
+`ToolDefinition.metadata` what the engine may do with a call, under the keys below.
 """
 
 from collections.abc import Awaitable, Callable

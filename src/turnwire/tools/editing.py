@@ -2,19 +2,24 @@
 
 from typing import BinaryIO
 
+from pydantic_ai.messages import BinaryContent
+
 from turnwire.seams.tool import ToolFailed
-from turnwire.seams.workspace import Workspace
+from turnwire.seams.workspace import File, Workspace
 from turnwire.tools import limits
+from turnwire.tools.images import SNIFF_BYTES, Damaged, kind_of, read_image
 from turnwire.tools.stop import Stop
 
 
-def read(workspace: Workspace, path: str, offset: int, limit: int, stop: Stop) -> str:
-    """The file's lines from `offset`, as they are, then a note in brackets about what is missing.
+def read(workspace: Workspace, path: str, offset: int, limit: int, stop: Stop) -> str | list[str | BinaryContent]:
+    """The file's lines from `offset`, as they are, then a note in brackets about what is missing; or the image.
 
     The lines are not numbered: what the model reads here it has to give back verbatim as edit_file's `old`, and
     small models copy the numbers along.
     """
     with workspace.open(path) as file:
+        if (kind := _image_kind(file.stream)) is not None:
+            return _image(file, kind)
         if is_binary(file.stream):
             return f"[{file.entry.path} is a binary file of {file.entry.size} bytes; it is not shown.]"
         lines = _Lines(file.stream, stop)
@@ -40,6 +45,32 @@ def read(workspace: Workspace, path: str, offset: int, limit: int, stop: Stop) -
     if not notes:
         return text
     return f"{text}{'' if text.endswith(chr(10)) else chr(10)}[{'; '.join(notes)}]"
+
+
+def _image_kind(stream: BinaryIO) -> str | None:
+    kind = kind_of(stream.read(SNIFF_BYTES))
+    stream.seek(0)
+    return kind
+
+
+def _image(file: File, kind: str) -> list[str | BinaryContent]:
+    """An image, and what is said of it. One that no provider takes is refused with a way out."""
+    path, smaller = file.entry.path, "make a smaller copy, and read that"
+    most = limits.READ_IMAGE_BYTES_MAX
+    data = file.stream.read(most + 1)
+    if len(data) > most:
+        size = max(file.entry.size, len(data))
+        raise ToolFailed(f"{path} ({kind}) is {size} bytes long; at most {most} can be shown: {smaller}.")
+    try:
+        image = read_image(data)
+    except Damaged as error:
+        raise ToolFailed(f"{path} begins as {kind} does, but {error}: it can't be shown.") from error
+    if max(image.width, image.height) > limits.READ_IMAGE_SIDE_MAX:
+        raise ToolFailed(
+            f"{path} ({kind}) is {image.width} × {image.height} pixels large; at most {limits.READ_IMAGE_SIDE_MAX} "
+            f"on a side can be shown: {smaller}."
+        )
+    return [f"{path}: {image.width} × {image.height} pixels", BinaryContent(data, media_type=kind)]
 
 
 def is_binary(stream: BinaryIO) -> bool:

@@ -11,6 +11,7 @@ import anyio
 from anyio import to_thread
 from pydantic import Field
 from pydantic_ai import RunContext
+from pydantic_ai.messages import BinaryContent
 from pydantic_ai.toolsets import FunctionToolset
 
 from turnwire.seams.tool import REPEATABLE, TIME_LIMIT_S, ToolContext, ToolFailed
@@ -53,8 +54,9 @@ class FileTools(FunctionToolset[ToolContext]):
         path: Path,
         offset: Annotated[int, Field(ge=1, description="First line to read, from 1.")] = 1,
         limit: Annotated[int, Field(ge=1, description="Most lines to read.")] = limits.READ_LINES_MAX,
-    ) -> str:
-        """Read a text file. Gives its text as it is; a note in brackets at the end says what was left out."""
+    ) -> str | list[str | BinaryContent]:
+        """Read a text file, or look at an image (png, jpeg, gif, webp). Text comes as it is; a note in brackets at
+        the end says what was left out."""
         return await self._run(lambda stop: read(ctx.deps.workspace, path, offset, limit, stop))
 
     async def _write_file(

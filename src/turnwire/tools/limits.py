@@ -12,6 +12,12 @@ READ_LINE_BYTES_MAX = 2000
 READ_SCANNED_BYTES_MAX = 256 * 1024 * 1024
 """Bytes passed over to reach `offset`: a second or two of reading, where a sparse file may claim terabytes."""
 
+READ_IMAGE_BYTES_MAX = 3_750_000
+"""Bytes of an image that `read_file` shows: 5 MB as base64, the least that the large providers take (Anthropic)."""
+
+READ_IMAGE_SIDE_MAX = 8000
+"""Pixels of an image's longer side: Anthropic refuses more. All of them scale down to some 1,600 pixels anyway."""
+
 BINARY_SNIFF_BYTES = 8192
 """A NUL byte in so much of a file's beginning makes it binary: the rule, and the length, of git and grep."""
 
