@@ -37,3 +37,41 @@ SMALL = {
     "image/gif": GIF,
     "image/webp": WEBP,
 }
+
+
+def decode_png(data: bytes) -> list[list[tuple[int, int, int]]]:
+    """The pixels of a PNG with 8 bits a channel, RGB or RGBA, row by row; transparency is dropped."""
+    width, height, depth, kind, _, _, interlace = struct.unpack_from(">IIBBBBB", data, 16)
+    assert (depth, interlace) == (8, 0) and kind in (2, 6), "not what this decoder knows"
+    packed, at = b"", 8
+    while at < len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        if name == b"IDAT":
+            packed += data[at + 8 : at + 8 + length]
+        at += length + 12
+    step = 3 if kind == 2 else 4
+    raw, above, rows = zlib.decompress(packed), bytearray(width * step), []
+    for y in range(height):
+        start = y * (width * step + 1)
+        above = _unfiltered(raw[start], bytearray(raw[start + 1 : start + 1 + width * step]), above, step)
+        rows.append([(above[i], above[i + 1], above[i + 2]) for i in range(0, width * step, step)])
+    return rows
+
+
+def _unfiltered(kind: int, row: bytearray, above: bytearray, step: int) -> bytearray:
+    """<https://www.w3.org/TR/png/#9Filter-types>"""
+    for i in range(len(row)):
+        left, up, corner = (row[i - step], above[i], above[i - step]) if i >= step else (0, above[i], 0)
+        match kind:
+            case 1:
+                row[i] = row[i] + left & 255
+            case 2:
+                row[i] = row[i] + up & 255
+            case 3:
+                row[i] = row[i] + (left + up) // 2 & 255
+            case 4:
+                nearest = min((left, up, corner), key=lambda value: abs(left + up - corner - value))
+                row[i] = row[i] + nearest & 255
+            case _:
+                assert kind == 0
+    return row

@@ -36,6 +36,12 @@ def _sandbox_works() -> bool:
     return Bubblewrap().status.available
 
 
+def _has_matplotlib() -> bool:
+    """What an agent finds in its sandbox: the Python of the machine, not this one."""
+    command = ["/usr/bin/python3", "-c", "import matplotlib"]
+    return Path(command[0]).exists() and subprocess.run(command, capture_output=True, env={}).returncode == 0
+
+
 # What a test may ask for: how to see that it is there, and how to get it.
 TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "node": (_on_path("node"), "install Node.js 18 or newer"),
@@ -43,6 +49,7 @@ TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "curl": (_on_path("curl"), "install curl"),
     "chromium": (_on_path(*CHROMIUM_NAMES), "install Chromium"),
     "bwrap": (_sandbox_works, "see `turnwire doctor`"),
+    "matplotlib": (_has_matplotlib, "install python3-matplotlib"),
     "perl": (_on_path("perl"), "install perl"),
     "uv": (_on_path("uv"), "install uv"),
     "unshare": (_can_unshare, "install util-linux, and allow user namespaces"),
