@@ -8,7 +8,7 @@ CODE := src tests scripts $(wildcard bench)
 ENV = python="$$(PYTHON='$(PYTHON)' scripts/find-python)" && "$$python" scripts/env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test quick long bench fmt lint clients lock
+.PHONY: help setup run test quick long bench fmt lint clients lock docs
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
@@ -51,6 +51,11 @@ lint:
 
 clients: ## the npm clients that the tests run
 	@scripts/clients
+
+docs: ## the documentation: its reference from the code, and the site in build/site
+	@$(ENV) --dev
+	@$(BIN)/python scripts/docs_reference.py
+	@$(BIN)/python scripts/docs_site.py
 
 lock: ## make requirements/*.lock again (UPGRADE=1 for the newest versions)
 	@scripts/lock

@@ -29,6 +29,17 @@ def _can_unshare() -> bool:
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
+def _can_overlay() -> bool:
+    """A changed copy of this machine's files, thrown away at once."""
+    steps = (
+        "mount -t tmpfs tmpfs /mnt",
+        "mkdir /mnt/up /mnt/work",
+        "mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/up,workdir=/mnt/work /mnt",
+    )
+    command = ["unshare", "--mount", "sh", "-c", " && ".join(steps)]
+    return os.getuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0
+
+
 def _sandbox_works() -> bool:
     """Whether commands can be run in bubblewrap here. Imported late: most runs don't ask."""
     from turnwire.sandboxes.bubblewrap import Bubblewrap
@@ -52,6 +63,13 @@ TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "matplotlib": (_has_matplotlib, "install python3-matplotlib"),
     "perl": (_on_path("perl"), "install perl"),
     "uv": (_on_path("uv"), "install uv"),
+    "nginx": (_on_path("nginx"), "install nginx-light"),
+    "caddy": (_on_path("caddy"), "install caddy"),
+    "openssl": (_on_path("openssl"), "install openssl"),
+    "sqlite3": (_on_path("sqlite3"), "install sqlite3"),
+    "zip": (_on_path("zip"), "install zip"),
+    "systemd-analyze": (_on_path("systemd-analyze"), "install systemd"),
+    "overlay": (_can_overlay, "run as root, with overlayfs in the kernel"),
     "unshare": (_can_unshare, "install util-linux, and allow user namespaces"),
 }
 
