@@ -11,6 +11,7 @@ inside, where the kernel (5.14 and up) counts by user namespace, so that sandbox
 Sources: bwrap(1), user_namespaces(7), setrlimit(2), setpriv(1).
 """
 
+import asyncio
 import contextlib
 import importlib
 import os
@@ -21,15 +22,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from turnwire.sandboxes import seccomp
 from turnwire.sandboxes.aliases import Aliases
 from turnwire.sandboxes.children import Children
-from turnwire.sandboxes.launch import Bwrap, Launcher
+from turnwire.sandboxes.launch import Bwrap, Launcher, Start
 from turnwire.sandboxes.layout import PATH_INSIDE
-from turnwire.sandboxes.limits import Limits
+from turnwire.sandboxes.limits import CONVERSATIONS_MAX, SESSION_CONVERSATIONS_MAX, Limits
 from turnwire.sandboxes.mounts import opened_mounts
+from turnwire.sandboxes.partner import Partner
 from turnwire.sandboxes.watch import Watch
-from turnwire.seams.sandbox import Command, Running, SandboxError, Sink, Status
+from turnwire.seams.sandbox import Command, Conversation, Running, SandboxError, Sink, Status
 
 SANDBOX_UID = 64999
 """The user and group that a root server's commands run as. It needs no entry in /etc/passwd; distributions hand out
@@ -62,10 +66,14 @@ class Bubblewrap:
         if self._user is not None and sys.platform == "linux":
             with contextlib.suppress(OSError):
                 self._aliases = Aliases()
-        self._paths = paths
+        self._limits = limits
+        self._paths, self._hidden = tuple(paths), tuple(hidden)
         self._warnings = tuple(warnings)
-        self._launcher = Launcher(limits, paths=paths, hidden=hidden, user=self._user, aliases=self._aliases)
+        self._launcher = self._new_launcher(limits)
+        self._launchers: dict[tuple[tuple[Path, ...], bool], Launcher] = {((), False): self._launcher}
+        """By the further paths that a program sees, and whether it is talked with."""
         self._children = Children()
+        self._conversations = Children("programs", CONVERSATIONS_MAX, SESSION_CONVERSATIONS_MAX)
         self._watch = Watch(limits.memory_bytes)
         self._bwrap = Bwrap(Path(), "", ())
         self.status = self._find(_programs() if programs is None else programs)
@@ -73,19 +81,46 @@ class Bubblewrap:
     async def start(self, command: Command, sink: Sink) -> Running:
         if not self.status.available:
             raise SandboxError(self.status.reason)
+        launcher = self._launcher_for(command, talks=False)
         with self._children.place(command.session_id):
             async with opened_mounts(command.workspace, self._user) as mounts:
-                process, name = await self._launcher.start(self._bwrap, mounts, command.argv)
+                start = Start(command.argv, command.env, empty=command.workspace is None)
+                process, name = await launcher.start(self._bwrap, mounts, start)
                 child = self._children.adopt(process, sink, session_id=command.session_id, wall_s=command.wall_s)
-                child.when_ended(lambda: self._launcher.release(name))
+                child.when_ended(lambda: launcher.release(name))
                 self._watch.add(child, [mount.fd for mount in mounts if mount.writable])
                 return child
 
+    async def converse(self, command: Command, errors: Sink) -> Conversation:
+        if not self.status.available:
+            raise SandboxError(self.status.reason)
+        launcher = self._launcher_for(command, talks=True)
+        with self._conversations.place(command.session_id):
+            async with opened_mounts(command.workspace, self._user) as mounts:
+                start = Start(command.argv, command.env, empty=command.workspace is None, talks=True)
+                process, name = await launcher.start(self._bwrap, mounts, start)
+                child = self._conversations.take(Partner(process, errors), command.session_id)
+                child.when_ended(lambda: launcher.release(name))
+                self._watch.add(child, [mount.fd for mount in mounts if mount.writable])
+                return child
+
+    def _launcher_for(self, command: Command, *, talks: bool) -> Launcher:
+        """What is talked with has no limit of CPU time."""
+        key = tuple(command.paths), talks
+        if key not in self._launchers:
+            limits = msgspec.structs.replace(self._limits, cpu_s=None) if talks else self._limits
+            self._launchers[key] = self._new_launcher(limits, command.paths)
+        return self._launchers[key]
+
+    def _new_launcher(self, limits: Limits, paths: Sequence[Path] = ()) -> Launcher:
+        shown = [*paths, *(path for path in self._paths if path not in paths)]
+        return Launcher(limits, paths=shown, hidden=self._hidden, user=self._user, aliases=self._aliases)
+
     async def end_session(self, session_id: str) -> None:
-        await self._children.end(session_id)
+        await asyncio.gather(self._children.end(session_id), self._conversations.end(session_id))
 
     async def aclose(self) -> None:
-        await self._children.aclose()
+        await asyncio.gather(self._children.aclose(), self._conversations.aclose())
         await self._watch.aclose()
         if self._aliases is not None:
             self._aliases.close()
@@ -119,7 +154,7 @@ class Bubblewrap:
     def _try(self) -> str | None:
         """What goes wrong when a command is run; None: nothing."""
         try:
-            process, name = self._launcher.try_out(self._bwrap, ["/bin/bash", "-c", "echo works"])
+            process, name = self._launcher.try_out(self._bwrap, Start(["/bin/bash", "-c", "echo works"]))
         except (OSError, SandboxError) as exc:
             return str(exc)
         try:

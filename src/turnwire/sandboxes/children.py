@@ -11,9 +11,12 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Generator, Sequence
+from typing import IO, TypeVar
 
 from turnwire.sandboxes import limits
 from turnwire.seams.sandbox import Ending, SandboxError, Sink, Stopped
+
+AnyChild = TypeVar("AnyChild", bound="Child")
 
 READ_BYTES = 64 * 1024
 """Bytes read at a time: the capacity of a pipe."""
@@ -22,13 +25,17 @@ READ_BYTES = 64 * 1024
 class Child:
     """One child process, leader of a session and process group of its own. `turnwire.seams.sandbox.Running`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], sink: Sink, wall_s: float | None) -> None:
-        assert process.stdout is not None
+    def __init__(
+        self, process: subprocess.Popen[bytes], sink: Sink, wall_s: float | None, output: IO[bytes] | None = None
+    ) -> None:
+        """`output`: the pipe that goes to the sink; by default that of standard output."""
+        self._pipe = output or process.stdout
+        assert self._pipe is not None
         self.pid = process.pid
         self._process = process
         self._sink = sink
         self._stopped: Stopped | None = None
-        self._output = process.stdout.fileno()
+        self._output = self._pipe.fileno()
         self._output_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[Ending] = self._loop.create_future()
@@ -90,15 +97,18 @@ class Child:
             if not self._read():
                 break
         self._loop.remove_reader(self._output)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        assert self._pipe is not None
+        self._pipe.close()
         self._ended.set_result(Ending(code if code >= 0 else 128 - code, self._stopped))
 
 
 class Children:
-    """The children of a sandbox, by session."""
+    """The children of a sandbox, by session: `most` at once in all, `session_most` of one session."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, what: str = "commands", most: int = limits.COMMANDS_MAX, session_most: int = limits.SESSION_COMMANDS_MAX
+    ) -> None:
+        self._what, self._most, self._session_most = what, most, session_most
         self.running: dict[Child, str] = {}
         self._starting: list[str] = []
         self._closed = False
@@ -108,11 +118,11 @@ class Children:
         """Keeps a place for a child that is about to be started. Raises SandboxError when there is none."""
         taken = [*self.running.values(), *self._starting]
         if self._closed:
-            raise SandboxError("The server is about to stop: no command is started any more.")
-        if len(taken) >= limits.COMMANDS_MAX:
-            raise SandboxError("Too many commands run on this server now: try again when some have ended.")
-        if taken.count(session_id) >= limits.SESSION_COMMANDS_MAX:
-            raise SandboxError("Too many commands of this session run at once: wait for some, or stop them.")
+            raise SandboxError(f"The server is about to stop: no {self._what} are started any more.")
+        if len(taken) >= self._most:
+            raise SandboxError(f"Too many {self._what} run on this server now: try again when some have ended.")
+        if taken.count(session_id) >= self._session_most:
+            raise SandboxError(f"Too many {self._what} of this session run at once: wait for some, or stop them.")
         self._starting.append(session_id)
         try:
             yield
@@ -121,7 +131,10 @@ class Children:
 
     def adopt(self, process: "subprocess.Popen[bytes]", sink: Sink, *, session_id: str, wall_s: float | None) -> Child:
         """Take charge of a process that `spawn` started."""
-        child = Child(process, sink, wall_s)
+        return self.take(Child(process, sink, wall_s), session_id)
+
+    def take(self, child: AnyChild, session_id: str) -> AnyChild:
+        """Take charge of a child."""
         if self._closed:
             child.kill()
         self.running[child] = session_id
@@ -151,14 +164,16 @@ def spawn(
     fds: Sequence[int] = (),
     cwd: str | None = None,
     user: int | None = None,
+    talks: bool = False,
 ) -> "subprocess.Popen[bytes]":
-    """Start a process for `Children.adopt`; `fds` stay open in it, under their own numbers. Raises SandboxError."""
+    """Start a process for a child; `fds` stay open in it, under their own numbers. With `talks`, its input is a pipe,
+    and stderr a pipe of its own. Raises SandboxError."""
     try:
         return subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE if talks else subprocess.STDOUT,
             env=env,
             cwd=cwd,
             pass_fds=fds,

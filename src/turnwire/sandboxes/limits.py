@@ -24,6 +24,12 @@ COMMANDS_MAX = 64
 SESSION_COMMANDS_MAX = 16
 """Commands of one session that run at once, background tasks included."""
 
+CONVERSATIONS_MAX = 64
+"""Programs that are talked with, such as MCP servers, at once, in all; apart from commands, which they outlive."""
+
+SESSION_CONVERSATIONS_MAX = 16
+"""Of one session."""
+
 DISK_FREE_BYTES_MIN = 512 * MiB
 """Commands are ended when the workspaces' disk has less left than this: the database is often on the same one."""
 
@@ -49,5 +55,5 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The largest file that can be written."""
     tmp_bytes: int = 512 * MiB
     """Size of /tmp, which is memory."""
-    cpu_s: int = 1800
-    """CPU seconds of a process."""
+    cpu_s: int | None = 1800
+    """CPU seconds of a process; None: no limit."""

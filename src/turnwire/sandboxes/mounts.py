@@ -9,8 +9,11 @@ from turnwire.seams.workspace import Mount, Workspace
 
 
 @asynccontextmanager
-async def opened_mounts(workspace: Workspace, owner: int | None = None) -> AsyncGenerator[Sequence[Mount], None]:
-    """What the workspace is to be mounted as. Raises WorkspaceError."""
+async def opened_mounts(workspace: Workspace | None, owner: int | None = None) -> AsyncGenerator[Sequence[Mount], None]:
+    """What the workspace is to be mounted as; None: nothing is. Raises WorkspaceError."""
+    if workspace is None:
+        yield ()
+        return
     opening = asyncio.ensure_future(asyncio.to_thread(workspace.mounts, owner))
     try:
         mounts = await asyncio.shield(opening)

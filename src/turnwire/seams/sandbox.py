@@ -8,7 +8,8 @@ All verbs belong to the event loop's thread, which must be the process's main on
 sandbox with the *thread* that started it (prctl(2), PR_SET_PDEATHSIG).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
@@ -46,14 +47,21 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run, for whom. `argv` is looked up in the sandbox's own PATH; it starts in /workspace, its standard input
-    is empty. `wall_s` seconds after its start it is ended; None: never (it ends with its session)."""
+    """What to run, for whom. `argv` is looked up in the sandbox's own PATH; it starts in /workspace.
+
+    `workspace`: None is an empty folder of its own, gone with it. `wall_s` seconds after its start it is ended; None:
+    never (it ends with its session).
+    """
 
     argv: Sequence[str]
     tenant: str
     session_id: str
-    workspace: Workspace
-    wall_s: float | None
+    workspace: Workspace | None
+    wall_s: float | None = None
+    env: Mapping[str, str] = {}
+    """Beside the sandbox's own variables."""
+    paths: Sequence[Path] = ()
+    """Files and folders of the machine that it may read, beside those that all may."""
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -81,6 +89,22 @@ class Running(Protocol):
         ...
 
 
+class Conversation(Running, Protocol):
+    """A program that was started to be talked with, by its standard input and output. One reader, one writer."""
+
+    async def read(self) -> bytes:
+        """What it wrote next; empty at the end. What nobody reads it has to wait with."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Returns when it, or the pipe to it, has taken all. Raises SandboxError when nobody takes it any more."""
+        ...
+
+    def close_input(self) -> None:
+        """Tell it that nothing more comes: programs that are talked with end then. Harmless when it has ended."""
+        ...
+
+
 class Sandbox(Protocol):
     """Runs commands of sessions."""
 
@@ -90,7 +114,12 @@ class Sandbox(Protocol):
         ...
 
     async def start(self, command: Command, sink: Sink) -> Running:
-        """Start a command. Raises SandboxError, WorkspaceError."""
+        """Start a command, with nothing to read. Raises SandboxError, WorkspaceError."""
+        ...
+
+    async def converse(self, command: Command, errors: Sink) -> Conversation:
+        """Start a program to talk with; what it writes to stderr goes to the sink. It has the limits of a command, but
+        none of CPU time: it serves its session for as long as that is in use. Raises SandboxError, WorkspaceError."""
         ...
 
     async def end_session(self, session_id: str) -> None:
