@@ -8,6 +8,7 @@ pytest_plugins = ["plugins.tools"]
 
 STARTS_SERVERS = (
     "cli/",
+    "client/",
     "conformance/",
     "crash/",
     "e2e/",

@@ -32,11 +32,17 @@ class TurnwireError(Exception):
     status = 500
 
     def __init__(
-        self, message: str | None = None, *, retry_after_s: int | None = None, response_id: str | None = None
+        self,
+        message: str | None = None,
+        *,
+        retry_after_s: int | None = None,
+        response_id: str | None = None,
+        request_id: str | None = None,
     ) -> None:
         super().__init__(message or type(self).__doc__)
         self.retry_after_s = retry_after_s
         self.response_id = response_id
+        self.request_id = request_id
 
     @property
     def message(self) -> str:
