@@ -259,9 +259,9 @@ class TurnFlow:
     def _refused(self, reply: Reply, busy: Patience) -> Flow[None]:
         """Wait until the message can be sent again, or raise what it was answered."""
         error = error_of(reply.status, reply.headers, reply.body)
-        if reply.status == 409 and (
-            isinstance(error, SessionBusy) or error.name != "conflict" or not self._state.resumable
-        ):
+        if reply.status == 409 and not self._state.resumable:  # the founding contract has one 409 for a message
+            error = SessionBusy(error.message, retry_after_s=error.retry_after_s, response_id=error.response_id)
+        if isinstance(error, SessionBusy):
             yield from busy.wait("busy", error, error.retry_after_s)
             while (yield from self._state.refresh()).busy:
                 yield from busy.wait("busy", error)
