@@ -98,6 +98,7 @@ def test_lists_have_commas_in_the_environment_and_brackets_in_the_file(
         ("trusted_proxies", "10.0.0.0/8,proxy", "'proxy' is no IP address"),
         ("root_path", "agents", "begins with /"),
         ("root_path", "/agents?x", "begins with /"),
+        ("root_path", "/a b", "begins with /"),
         ("api_key", " secret", "white space"),
         ("api_key", "a\nsecret", "printable"),
     ],

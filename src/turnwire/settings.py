@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -361,7 +361,7 @@ class Settings(BaseSettings):
     @classmethod
     def _a_path(cls, value: str) -> str:
         value = value.rstrip("/")
-        if value and (not value.startswith("/") or urlsplit(value).path != value):
+        if value and (not value.startswith("/") or urlsplit(value).path != quote(value, safe="/%~")):
             raise ValueError("it must be a path that begins with /, such as /agents")
         return value
 

@@ -180,6 +180,12 @@ def _raise_open_files_limit() -> None:
 def _listen(settings: Settings) -> socket.socket:
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+    except (socket.gaierror, UnicodeError) as exc:
+        raise StartRefused(
+            f"{settings.host!r} is no address of this machine: give one with --host, such as 127.0.0.1, or 0.0.0.0 "
+            "for all."
+        ) from exc
+    try:
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((settings.host, settings.port))

@@ -131,6 +131,7 @@ def test_a_port_that_is_taken_is_refused(turnwire: "Program") -> None:
     [
         (["--model", "bogus"], 2, "--model: The model 'bogus' is unknown."),
         (["--model", "scripted:none.yaml"], 1, "none.yaml"),
+        (["--model", "demo", "--host", "not a host"], 1, "'not a host' is no address of this machine"),
         (["--model", "local:none.gguf"], 1, "none.gguf"),
         (["--database-url", "postgres://h/d"], 2, "--database-url: this version has the embedded store only"),
         (["--data-dir", "/proc/turnwire"], 1, "The data folder /proc/turnwire can't be used"),

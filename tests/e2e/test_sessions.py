@@ -210,7 +210,19 @@ def test_bulk_delete_wants_to_know_which(own: Api, query: str) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/sessions", "/v1/sessions/{}/messages", "/v1/sessions/{}/responses"])
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=1001", "limit=x", "limit=-1", "limit=1.5", "cursor=junk", "cursor=x.user"]
+    "query",
+    [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "limit=-1",
+        "limit=1.5",
+        "limit=1_0",
+        "limit=%2B1",
+        "limit=%D9%A1",
+        "cursor=junk",
+        "cursor=x.user",
+    ],
 )
 def test_a_wrong_page_is_refused(api: Api, path: str, query: str) -> None:
     session = api.create()["id"]

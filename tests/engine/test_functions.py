@@ -76,8 +76,7 @@ def test_what_is_beside_no_pattern_is_checked() -> None:
     [
         ({"$ref": "#"}, {}),
         ({"allOf": [{"$ref": "#/allOf/0"}]}, {}),
-        ({"properties": {"x": {"$ref": "#/$defs/none"}}}, {"x": 1}),
-        ({"properties": {"x": {"$dynamicRef": "#none"}}}, {"x": 1}),
+        ({"$id": "urn:a", "properties": {"x": {"$ref": "#/$defs/none"}}}, {"x": 1}),
     ],
 )
 def test_a_schema_that_can_not_be_applied_is_an_answer_to_the_call(
@@ -85,6 +84,20 @@ def test_a_schema_that_can_not_be_applied_is_an_answer_to_the_call(
 ) -> None:
     with pytest.raises(ModelRetry, match="can't be applied"):
         check(parameters, input)
+
+
+@pytest.mark.parametrize("schema", [{"$ref": "#/$defs/none"}, {"$ref": "#none"}, {"$dynamicRef": "#none"}])
+def test_a_reference_that_leads_nowhere_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="leads nowhere"):
+        read_functions(function({"$defs": {"a": {}}, "properties": {"x": schema}}), ())
+
+
+@pytest.mark.parametrize("schema", [{"$ref": "#/$defs/a"}, {"$ref": "#there"}, {"$dynamicRef": "#there"}])
+def test_a_reference_into_the_schema_is_followed(schema: dict[str, Any]) -> None:
+    parameters = {"$defs": {"a": {"$anchor": "there", "type": "string"}}, "properties": {"x": schema}}
+    check(parameters, {"x": "text"})
+    with pytest.raises(ModelRetry, match="does not fit"):
+        check(parameters, {"x": 1})
 
 
 def test_half_of_a_surrogate_pair_is_no_trouble_to_a_pattern() -> None:

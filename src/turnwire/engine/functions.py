@@ -5,7 +5,7 @@ Python's own `re` can be frozen by a hostile one, and every stream of the server
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn, cast
 
 import jsonschema
@@ -15,6 +15,7 @@ import structlog
 from pydantic_ai import ModelRetry, RunContext
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
+from referencing.jsonschema import DRAFT202012
 
 from turnwire.engine.limits import FUNCTION_DESCRIPTION_BYTES_MAX, FUNCTIONS_MAX
 from turnwire.protocol.errors import InvalidRequest
@@ -134,8 +135,11 @@ def _read_schema(where: str, fields: dict[str, Any]) -> dict[str, Any]:
     checked: dict[str, Any] = schema  # pyright: ignore[reportUnknownVariableType]
     if checked.get("type", "object") != "object":
         raise InvalidRequest(f"{where}.parameters.type: must be 'object'.")
-    if _refers_outside(checked):
-        raise InvalidRequest(f"{where}.parameters: a $ref must lead into the same schema, with '#'.")
+    for reference in _references(checked):
+        if not reference.startswith("#"):
+            raise InvalidRequest(f"{where}.parameters: a $ref must lead into the same schema, with '#'.")
+        if not _leads_somewhere(checked, reference):
+            raise InvalidRequest(f"{where}.parameters: the $ref {reference[:100]!r} leads nowhere.")
     try:
         _jsonschema.Draft202012Validator.check_schema(checked)
     except _jsonschema.SchemaError as exc:
@@ -145,16 +149,27 @@ def _read_schema(where: str, fields: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", **checked}
 
 
-def _refers_outside(value: Any) -> bool:
+def _references(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         items: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
-        references = (items.get("$ref"), items.get("$dynamicRef"))
-        if any(isinstance(reference, str) and not reference.startswith("#") for reference in references):
-            return True
-        return any(_refers_outside(item) for item in items.values())
-    if isinstance(value, list):
-        return any(_refers_outside(item) for item in value)  # pyright: ignore[reportUnknownVariableType]
-    return False
+        for key, item in items.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(item, str):
+                yield item
+            yield from _references(item)
+    elif isinstance(value, list):
+        for item in value:  # pyright: ignore[reportUnknownVariableType]
+            yield from _references(item)
+
+
+def _leads_somewhere(schema: dict[str, Any], reference: str) -> bool:
+    if _has_key(schema, "$id"):
+        return True  # It may be relative to that: looked at when it is used.
+    resource = cast(Any, DRAFT202012).create_resource(schema)
+    try:
+        _NOTHING_ELSE.with_resource("", resource).resolver().lookup(reference)
+    except Exception:  # whatever the library makes of a wild one
+        return False
+    return True
 
 
 def _has_key(value: Any, key: str) -> bool:

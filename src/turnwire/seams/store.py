@@ -336,8 +336,8 @@ class Store(Protocol):
         """Keep the caller's answers, all of them or none; the ids of the turns that wait for them, running ones.
 
         The same answer again changes nothing, also when the turn has gone on. `NotFound` for a call that was never
-        requested in this session; `Conflict` for another answer than the one that is there, for an answer of the
-        other kind, and for a call that was given up or whose turn has ended without an answer.
+        requested in this session; `InvalidRequest` for an answer of the other kind; `Conflict` for another answer than
+        the one that is there, and for a call that was given up or whose turn has ended without an answer.
         """
         ...
 

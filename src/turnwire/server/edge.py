@@ -1,8 +1,10 @@
 """What every request passes: an id, a bound on its body, and an answer whatever happens."""
 
+import asyncio
 import re
 import time
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -16,6 +18,9 @@ log = structlog.get_logger(__name__)
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of a JSON body, chunked ones too (PROTOCOL.md): an image in a message fits, a film does not."""
+
+BODY_SILENCE_S = 30.0
+"""How long nothing of a body may come: one that never ends would hold its connection, and what came of it, for ever."""
 
 PASSED_OVER_BYTES_MAX = 16 * 1024 * 1024
 """Bytes of a body that is too large which are read all the same: what a caller sends by mistake, not in malice."""
@@ -82,16 +87,24 @@ def _request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 async def read_body(receive: Receive, headers: MutableMapping[str, str] | Any) -> bytes:
     """The whole body; `PayloadTooLarge` beyond BODY_BYTES_MAX, before it is kept where its length is told, and
-    `InvalidRequest` when the caller hangs up in the middle of it."""
+    `InvalidRequest` when the caller hangs up in the middle of it, or falls silent."""
     length = headers.get("content-length", "")
     if length.isdigit() and int(length) > BODY_BYTES_MAX:
         if headers.get("expect", "").lower() != "100-continue":  # else reading would ask for the body
             await _pass_over(receive)
         raise _too_large()
+    try:
+        return await _read_all(receive)
+    except TimeoutError as exc:
+        raise InvalidRequest(f"The body was cut short: nothing more of it came for {BODY_SILENCE_S:g} s.") from exc
+
+
+async def _read_all(receive: Receive) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
+        async with asyncio.timeout(BODY_SILENCE_S):
+            message = await receive()
         if message["type"] == "http.disconnect":
             # What there is may well be whole JSON, and is still not what was to be sent. Nobody reads this answer.
             raise InvalidRequest("The body was cut short.")
@@ -109,11 +122,13 @@ async def _pass_over(receive: Receive) -> None:
     """Read on for a while, and keep nothing: a connection that is closed with unread bytes in it is reset, and its
     caller would not see the answer."""
     size = 0
-    while size < PASSED_OVER_BYTES_MAX:
-        message = await receive()
-        size += len(message.get("body", b""))
-        if not message.get("more_body", False):
-            return
+    with suppress(TimeoutError):
+        while size < PASSED_OVER_BYTES_MAX:
+            async with asyncio.timeout(BODY_SILENCE_S):
+                message = await receive()
+            size += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
 
 
 def _too_large() -> PayloadTooLarge:

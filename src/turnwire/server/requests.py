@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import msgspec
 from fastapi import Depends, Query, Request
 from fastapi.params import Depends as DependsParam
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from turnwire.protocol.codec import decode_json
 from turnwire.protocol.errors import InvalidRequest, UnsupportedMediaType
@@ -85,7 +85,14 @@ def _check_depth(value: object, depth: int = 0) -> None:
         raise ValueError("a number is too large")
 
 
-Limit = Annotated[int, Query(ge=1, le=PAGE_ITEMS_MAX, description="Items of a page.")]
+def _digits(value: object) -> object:
+    """Python's own numbers have underscores, signs and other scripts' digits, too."""
+    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+        raise ValueError("must be a number in digits")
+    return value
+
+
+Limit = Annotated[int, BeforeValidator(_digits), Query(ge=1, le=PAGE_ITEMS_MAX, description="Items of a page.")]
 Cursor = Annotated[str | None, Query(max_length=200, description="From the `Link` header of the page before.")]
 
 

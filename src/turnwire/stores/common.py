@@ -27,10 +27,11 @@ def require_condition(idle: bool, older_than_s: float | None) -> None:
 
 
 def check_answer(answer: CallAnswer, *, kind: str, closed: bool, before: bytes | None) -> bool:
-    """Whether an answer is to be kept; False: it is there already. `Conflict` when it can't be taken."""
+    """Whether an answer is to be kept; False: it is there already. `Conflict` when it can't be taken,
+    `InvalidRequest` when it is one to a call of the other kind."""
     if answer.kind != kind:
         wanted = "content" if kind == "tool" else "approve"
-        raise Conflict(f"The call {answer.call_id} waits for an answer with {wanted!r}.")
+        raise InvalidRequest(f"The call {answer.call_id} is to be answered with {wanted!r}.")
     if before is not None:
         if before != answer.answer:
             raise Conflict(f"The call {answer.call_id} was answered otherwise before.")

@@ -1112,13 +1112,16 @@ async def answers_are_kept_all_or_none(store: Store, clock: TurnableClock) -> No
 
 
 @_case
-async def another_answer_or_one_of_the_other_kind_is_a_conflict(store: Store, clock: TurnableClock) -> None:
+async def another_answer_is_a_conflict_and_one_of_the_other_kind_is_none_at_all(
+    store: Store, clock: TurnableClock
+) -> None:
     session, _ = await _requested(store, clock, "call_a")
     await store.answer_calls(TENANT, session.id, [CallAnswer("call_a", "tool", b"1")])
 
-    for answer in (CallAnswer("call_a", "tool", b"2"), CallAnswer("call_a", "approval", b"1")):
-        with raises(Conflict):
-            await store.answer_calls(TENANT, session.id, [answer])
+    with raises(Conflict):
+        await store.answer_calls(TENANT, session.id, [CallAnswer("call_a", "tool", b"2")])
+    with raises(InvalidRequest):
+        await store.answer_calls(TENANT, session.id, [CallAnswer("call_a", "approval", b"1")])
 
 
 @_case
