@@ -1,6 +1,7 @@
 """One request and its answer: errors typed, broken connections tried again, refusals waited for as told."""
 
 import random
+import re
 import time
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
@@ -23,6 +24,9 @@ one that stays away is not hammered."""
 
 BUSY_DELAY_MAX_S = 2.0
 """A turn's end is noticed within this time."""
+
+STRANGER_TRIES = 3
+"""How often a server is tried that breaks off and never gave an answer: most likely it is of another kind."""
 
 PAGE_ITEMS = 1000
 """Items of a page where all are wanted: the most that servers give."""
@@ -103,7 +107,7 @@ class Api:
     def after_break(self, patience: Patience, broken: Broken) -> Flow[None]:
         """Wait for the next try, or raise Unreachable."""
         error = self.unreachable(broken)
-        if not self.reached and not broken.sent:
+        if not self.reached and (not broken.sent or patience.tries >= STRANGER_TRIES):
             raise error
         yield from patience.wait("disconnected", error)
 
@@ -130,8 +134,8 @@ class Api:
             broke = broke or reply.status in GATEWAY
             yield from patience.wait("refused", error, error.retry_after_s)
 
-    def get(self, path: str, shape: type[T], **params: str) -> Flow[T]:
-        reply = yield from self.call(Request("GET", path, params=params))
+    def get(self, path: str, shape: type[T]) -> Flow[T]:
+        reply = yield from self.call(Request("GET", path))
         return read_record(reply.body, shape)
 
     def send_json(self, method: str, path: str, body: object, shape: type[T]) -> Flow[T]:
@@ -141,17 +145,19 @@ class Api:
     def delete(self, path: str) -> Flow[None]:
         yield from self.call(Request("DELETE", path))
 
-    def pages(self, path: str, read: Callable[[bytes], list[T]], **params: str) -> Generator[Any, Any, None]:
+    def pages(
+        self, path: str, read: Callable[[bytes], list[T]], params: dict[str, str] | None = None
+    ) -> Generator[Any, Any, None]:
         """Yields the items of all pages, in order."""
-        request: Request | None = Request("GET", path, params=params)
+        request: Request | None = Request("GET", path, params=params or {})
         while request is not None:
             items, request = yield from self._page(request, read)
             yield from items
 
-    def all_pages(self, path: str, read: Callable[[bytes], list[T]], **params: str) -> Flow[list[T]]:
+    def all_pages(self, path: str, read: Callable[[bytes], list[T]]) -> Flow[list[T]]:
         """The items of all pages at once."""
         found: list[T] = []
-        request: Request | None = Request("GET", path, params={"limit": str(PAGE_ITEMS), **params})
+        request: Request | None = Request("GET", path, params={"limit": str(PAGE_ITEMS)})
         while request is not None:
             items, request = yield from self._page(request, read)
             found += items
@@ -181,10 +187,10 @@ def _json(body: object) -> bytes:
         raise TypeError(f"This can't be sent as JSON: {exc}.") from exc
 
 
+_LINK = re.compile(r"<([^>]*)>([^<]*)")
+_NEXT = re.compile(r';\s*rel\s*=\s*"?next\b', re.IGNORECASE)
+
+
 def next_page(link: str | None) -> str | None:
     """The target of `rel="next"` of a Link header (RFC 8288)."""
-    for part in (link or "").split(","):
-        target, _, parameters = part.strip().partition(">")
-        if target.startswith("<") and 'rel="next"' in parameters.replace(" ", "").replace("rel=next", 'rel="next"'):
-            return target[1:]
-    return None
+    return next((target for target, parameters in _LINK.findall(link or "") if _NEXT.search(parameters)), None)

@@ -28,9 +28,10 @@ from turnwire.client.records import (
     Waiting,
     WrittenFile,
 )
+from turnwire.client.state import SessionState
 from turnwire.client.steps import Course
 from turnwire.client.transfers import Content, Progress
-from turnwire.client.turns import SessionState, TurnFlow
+from turnwire.client.turns import TurnFlow
 from turnwire.protocol.events import Event, ToolCallRequested
 
 OnApproval = Callable[[ToolCallRequested], Any]
@@ -127,7 +128,7 @@ class AsyncSessions:
         )
         found = tools_of(tools, functions_may_be_async=True)
         record = await self._wire.run(ops.create_session(self._wire.api, found, fields))
-        return AsyncSession(self._wire, SessionState(self._wire.api, record, Answerer(found, on_approval)))
+        return AsyncSession(self._wire, SessionState(self._wire.api, record, Answerer(found, on_approval), is_new=True))
 
     async def get(
         self, session_id: str, *, tools: Sequence[ToolLike] = (), on_approval: OnApproval | None = None
@@ -140,7 +141,7 @@ class AsyncSessions:
     async def list(self, *, status: Literal["idle", "busy"] | None = None) -> "AsyncGenerator[AsyncSession, None]":
         """All sessions, newest first; they are fetched a page at a time."""
         params = named(status=status)
-        async for record in self._wire.iterate(self._wire.api.pages("/v1/sessions", ops.read_sessions, **params)):
+        async for record in self._wire.iterate(self._wire.api.pages("/v1/sessions", ops.read_sessions, params)):
             yield AsyncSession(self._wire, SessionState(self._wire.api, record, Answerer()))
 
     async def delete(self, session_id: str) -> None:
@@ -261,16 +262,16 @@ class AsyncTurn:
     @property
     def response_id(self) -> str | None:
         """Names the turn, once it has begun."""
-        return self._flow.response_id
+        return self._flow.read.response_id
 
     @property
     def sequence_number(self) -> int:
         """Of the last event that was read, from 0; -1 before the first."""
-        return self._flow.seq
+        return self._flow.read.seq
 
     @property
     def ended(self) -> bool:
-        return self._flow.ending is not None
+        return self._flow.read.ending is not None
 
     async def text(self) -> str:
         """Read to the end: all that was said. Raises TurnFailed, or TurnCancelled."""
@@ -284,7 +285,7 @@ class AsyncTurn:
 
     def so_far(self) -> Result:
         """What was read until now, folded."""
-        return self._flow.so_far()
+        return self._flow.read.so_far()
 
     async def cancel(self) -> bool:
         """Cancel the turn: then it ends in MessageCancelled. False when it has ended already, or has not begun."""

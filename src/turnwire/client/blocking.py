@@ -155,6 +155,7 @@ class Line:
         response = client.send(sent, stream=True)
         self._response = response
         if stream and response.is_success:
+            http.keep_alive(response)
             return http.reply_of(response)
         whole = bytearray()
         for chunk in response.iter_bytes():

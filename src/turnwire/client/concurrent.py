@@ -158,6 +158,7 @@ class AsyncLine:
         response = await client.send(sent, stream=True)
         self._response = response
         if stream and response.is_success:
+            http.keep_alive(response)
             return http.reply_of(response)
         whole = bytearray()
         async for chunk in response.aiter_bytes():

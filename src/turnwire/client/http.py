@@ -1,6 +1,7 @@
 """What both drivers share of the HTTP library."""
 
 import socket
+from contextlib import suppress
 from typing import Any
 
 import httpx2
@@ -40,13 +41,21 @@ def settings(url: str, key: str | None, limits: httpx2.Limits) -> dict[str, Any]
     }
 
 
-def keep_alive_options() -> list[tuple[int, int, int]]:
-    """Have TCP find out within about a minute that the other side is gone, on a stream that is silent."""
-    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, name):
-            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
-    return options
+KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+"""Seconds, seconds, times: TCP finds out within a minute that the other side of a silent stream is gone."""
+
+
+def keep_alive(response: httpx2.Response) -> None:
+    """Have TCP watch the connection of a stream, where it is one that can be watched."""
+    stream = response.extensions.get("network_stream")
+    sock = None if stream is None else stream.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE:
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def timeout(options: Options) -> httpx2.Timeout:

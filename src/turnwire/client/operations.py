@@ -17,8 +17,8 @@ from turnwire.client.records import (
     read_messages,
     read_record,
 )
+from turnwire.client.state import SessionState
 from turnwire.client.steps import Broken, Flow, Reply, Request, Send, Source
-from turnwire.client.turns import SessionState
 from turnwire.protocol.errors import NotFound
 
 

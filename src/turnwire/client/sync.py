@@ -27,9 +27,10 @@ from turnwire.client.records import (
     Waiting,
     WrittenFile,
 )
+from turnwire.client.state import SessionState
 from turnwire.client.steps import Course
 from turnwire.client.transfers import Content, Progress
-from turnwire.client.turns import SessionState, TurnFlow
+from turnwire.client.turns import TurnFlow
 from turnwire.protocol.events import Event, ToolCallRequested
 
 OnApproval = Callable[[ToolCallRequested], Any]
@@ -126,7 +127,7 @@ class Sessions:
         )
         found = tools_of(tools, functions_may_be_async=False)
         record = self._wire.run(ops.create_session(self._wire.api, found, fields))
-        return Session(self._wire, SessionState(self._wire.api, record, Answerer(found, on_approval)))
+        return Session(self._wire, SessionState(self._wire.api, record, Answerer(found, on_approval), is_new=True))
 
     def get(
         self, session_id: str, *, tools: Sequence[ToolLike] = (), on_approval: OnApproval | None = None
@@ -139,7 +140,7 @@ class Sessions:
     def list(self, *, status: Literal["idle", "busy"] | None = None) -> "Iterator[Session]":
         """All sessions, newest first; they are fetched a page at a time."""
         params = named(status=status)
-        for record in self._wire.iterate(self._wire.api.pages("/v1/sessions", ops.read_sessions, **params)):
+        for record in self._wire.iterate(self._wire.api.pages("/v1/sessions", ops.read_sessions, params)):
             yield Session(self._wire, SessionState(self._wire.api, record, Answerer()))
 
     def delete(self, session_id: str) -> None:
@@ -258,16 +259,16 @@ class Turn:
     @property
     def response_id(self) -> str | None:
         """Names the turn, once it has begun."""
-        return self._flow.response_id
+        return self._flow.read.response_id
 
     @property
     def sequence_number(self) -> int:
         """Of the last event that was read, from 0; -1 before the first."""
-        return self._flow.seq
+        return self._flow.read.seq
 
     @property
     def ended(self) -> bool:
-        return self._flow.ending is not None
+        return self._flow.read.ending is not None
 
     def text(self) -> str:
         """Read to the end: all that was said. Raises TurnFailed, or TurnCancelled."""
@@ -281,7 +282,7 @@ class Turn:
 
     def so_far(self) -> Result:
         """What was read until now, folded."""
-        return self._flow.so_far()
+        return self._flow.read.so_far()
 
     def cancel(self) -> bool:
         """Cancel the turn: then it ends in MessageCancelled. False when it has ended already, or has not begun."""

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from turnwire.client.errors import ClientError
 from turnwire.client.records import FileRecord, WrittenFile, read_record
+from turnwire.client.state import SessionState
 from turnwire.client.steps import Broken, Flow, Hangup, Read, Reply, Request, Source
-from turnwire.client.turns import SessionState
 
 Progress = Callable[[int, int | None], object]
 """Told of a transfer: bytes so far, and in all where that is known."""
@@ -38,7 +38,7 @@ def read_files(body: bytes) -> list[FileRecord]:
 
 def list_files(state: SessionState, path: str) -> Generator[Any, Any, None]:
     """Yields the FileRecords of a folder."""
-    yield from state.api.pages(f"{state.path}/files", read_files, **({"path": path} if path else {}))
+    yield from state.api.pages(f"{state.path}/files", read_files, {"path": path} if path else None)
 
 
 def upload(
