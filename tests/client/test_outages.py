@@ -106,7 +106,7 @@ def test_a_server_that_was_never_there_is_an_error_at_once() -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
         began = time.monotonic()
-        with Client(url, "tw_x") as tw, pytest.raises(Unreachable, match="is it there") as caught:
+        with Client(url, "tw_x") as tw, pytest.raises(Unreachable, match="is it running there") as caught:
             tw.sessions.create()
 
     assert time.monotonic() - began < 1
