@@ -1,5 +1,6 @@
 """The data folder: made, held, and home of the key."""
 
+import errno
 import os
 import re
 import signal
@@ -160,3 +161,13 @@ def test_a_key_of_ones_own_in_the_file_is_taken(tmp_path: Path) -> None:
         data.key_file.write_text("my own key\n")
 
         assert data.key() == ("my own key", False)
+
+
+def test_a_folder_on_a_full_disk_is_held_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+
+    with DataDir.open(tmp_path), pytest.raises(StartRefused, match="in use by another server"):
+        DataDir.open(tmp_path)

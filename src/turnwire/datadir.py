@@ -173,8 +173,9 @@ def _lock(fd: int, path: Path) -> None:
         raise StartRefused(
             f"The data folder {path} can't be locked ({_reason(exc)}): keep it on a local file system."
         ) from exc
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # on a full disk the folder is held all the same
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
 
 def _pid_in(fd: int) -> int:
