@@ -4,7 +4,7 @@
 PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
-CODE := src tests scripts $(wildcard bench)
+CODE := src tests scripts $(wildcard bench examples)
 ENV = python="$$(PYTHON='$(PYTHON)' scripts/find-python)" && "$$python" scripts/env.py
 
 .DEFAULT_GOAL := help

@@ -18,6 +18,7 @@ from typing import Self
 
 from plugins.tools import CLIENTS
 
+ROOT = Path(__file__).resolve().parents[2]
 BLOCK_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 40.0
 PREFIX = Path(sys.executable).parent
@@ -33,6 +34,7 @@ class Shell:
             made.mkdir()
         # What `npm install` would bring, as locked for the tests.
         (self.folder / "node_modules").symlink_to(CLIENTS / "node_modules")
+        (self.folder / "examples").symlink_to(ROOT / "examples")
         env = {
             "PATH": f"{PREFIX}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(folder / "home"),
