@@ -94,7 +94,10 @@ def main() -> int:
         writer.writerows(done)
     beside.replace(args.output)  # so that answers that are there outlive a crash
     with args.output.open("a", newline="") as out:
-        failed = asyncio.run(run(left, args.ask, max(1, args.jobs), out))
+        try:
+            failed = asyncio.run(run(left, args.ask, max(1, args.jobs), out))
+        except TurnwireError as exc:  # no server is named
+            sys.exit(str(exc))
     print(f"{len(left) - failed} answered, {failed} failed, {len(done)} were there already.")
     return 1 if failed else 0
 

@@ -121,4 +121,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except TurnwireError as exc:
+        sys.exit(str(exc))

@@ -11,6 +11,7 @@ Needs: pip install turnwire fastapi uvicorn, and POKEE_API and POKEE_KEY in the 
 import json
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -120,4 +121,8 @@ async def refused(_: Request, exc: TurnwireError) -> JSONResponse:
 
 
 if __name__ == "__main__":
+    try:
+        AsyncClient()
+    except TurnwireError as exc:
+        sys.exit(str(exc))
     uvicorn.run(app, host="127.0.0.1", port=int(os.environ.get("PORT", "3000")))

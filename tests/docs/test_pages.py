@@ -17,13 +17,17 @@ from turnwire.settings import load_settings
 PAGES = page_names()
 RUN_PAGES = [page for page in PAGES if any(block.runs for block in blocks_of(page))]
 
-CLIENT = re.compile(r"POKEE_(API|KEY)|TURNWIRE_(URL|KEY)|turnwire (chat|sessions|files)|from turnwire import")
+CLIENT = re.compile(
+    r"POKEE_(API|KEY)|TURNWIRE_(URL|KEY)|turnwire (chat|sessions|files)|from turnwire import|python examples/"
+)
 """What works with a server only."""
 
 NOT_RUN = {
     "README.md": 1,
     "docs/guides/containers.md": 1,
+    "docs/guides/examples.md": 1,
     "docs/guides/javascript.md": 2,
+    "docs/guides/sandbox.md": 1,
     "docs/guides/systemd.md": 2,
     "docs/guides/upgrade.md": 1,
     "docs/quick-start.md": 2,

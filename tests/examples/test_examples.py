@@ -51,7 +51,7 @@ def answers(path: Path) -> dict[str, dict[str, str]]:
 
 def test_the_batch_answers_all_rows_and_asks_again_only_what_failed(server: Server, tmp_path: Path) -> None:
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
-    source.write_text('text\n/text one\n/fail after x1\n"/text a, b"\n')
+    source.write_text('text\n/text one\n/fail after\n"/text a, b"\n')
 
     first = run(server, "batch_csv.py", source, target, "--ask", "{text}", "--jobs", "3")
     failed = answers(target)["2"]
@@ -86,10 +86,28 @@ def test_the_batch_says_what_is_wrong_with_its_input(arguments: list[str], sente
     assert sentence in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["batch_csv.py", "chat_bot.py", "long_job.py", "support_desk.py", "web_chat.py"])
+def test_without_a_server_it_says_what_to_set(name: str, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("text\nhello\n")
+    arguments = {"batch_csv.py": ["in.csv", "out.csv", "--ask", "{text}"], "long_job.py": ["list"]}.get(name, [])
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+    assert done.returncode == 1
+    assert "POKEE_API" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_bot_serves_threads_at_once_and_knows_them_again_after_a_restart(server: Server) -> None:
     said = [
         {"thread": "a", "user": "ann", "text": "/stream 30 20"},
-        {"thread": "b", "user": "bob", "text": "/text hi"},
+        {"thread": "b", "user": "bob", "text": "/text greetings"},
         {"thread": "a", "user": "ann", "text": "/text second"},
     ]
     first = run(server, "chat_bot.py", stdin="no JSON\n" + "".join(json.dumps(item) + "\n" for item in said))
@@ -102,8 +120,8 @@ def test_the_bot_serves_threads_at_once_and_knows_them_again_after_a_restart(ser
     last = {line["update"]: line["text"] for line in lines if "update" in line}
     assert [line.get("post", line.get("update")) for line in lines][-1] == 3  # b was answered while a was written
     assert sorted(thread_of.values()) == ["a", "a", "b"]
-    assert sorted(last.values()) == ["".join(f"{n} " for n in range(1, 31)), "hi", "second"]
-    assert "/stream 30 20" in again.stdout and "second" in again.stdout and "hi" not in again.stdout
+    assert sorted(last.values()) == ["".join(f"{n} " for n in range(1, 31)), "greetings", "second"]
+    assert "/stream 30 20" in again.stdout and "second" in again.stdout and "greetings" not in again.stdout
 
 
 def test_the_support_desk_asks_before_it_gives_money_or_writes(server: Server) -> None:
@@ -209,8 +227,10 @@ def test_the_web_chat_streams_and_goes_on_after_a_reload_in_the_middle(server: S
 
         say("/stream 40 20")
         page.until(f"{SHOWN}[3]?.startsWith('1 2 3 ')")
-        page.evaluate("location.reload()")
-        page.until("document.body?.dataset.ready && document.querySelectorAll('article').length === 4")
+        page.evaluate("window.before = true; location.reload()")
+        page.until(
+            "!window.before && document.body?.dataset.ready && document.querySelectorAll('article').length === 4"
+        )
         texts = page.evaluate(SHOWN)
         title = page.evaluate("document.title")
 
