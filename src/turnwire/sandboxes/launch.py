@@ -138,9 +138,8 @@ class Launcher:
             listed = _memory_file(b"".join(os.fsencode(text) + b"\0" for text in arguments), files)
             # By handles: the user may not be able to get to where program and libraries lie.
             program, *libraries = [_handle(path, files) for path in (bwrap.path, *bwrap.libraries)]
-            closed = " ".join(f"{descriptor}<&-" for descriptor in (program, *libraries))
-            shell = ["/bin/bash", "-c", f'{self._set_limits} exec {closed} "$@"', "bash"]
-            line = [f"/proc/self/fd/{program}", "--args", str(listed), "--", *shell, *start.argv]
+            command = self._limited(start.argv, [program, *libraries], fds, files)
+            line = [f"/proc/self/fd/{program}", "--args", str(listed), *command]
             if self._setpriv:
                 user = str(self._user)
                 line = [self._setpriv, "--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", *line]
@@ -151,6 +150,20 @@ class Launcher:
                 user=None if self._setpriv else self._user,
                 talks=start.talks,
             )
+
+    def _limited(
+        self, argv: Sequence[str], handles: Sequence[int], fds: list[int], files: contextlib.ExitStack
+    ) -> list[str]:
+        """The command, behind what sets its limits and closes the handles; what it needs open is added to `fds`."""
+        if tuple(argv[:2]) != ("bash", "-c"):
+            return ["--", "/bin/bash", "-c", f'{self._set_limits} exec {_closing(handles)} "$@"', "bash", *argv]
+        # The shell that is wanted does it itself, ahead of all else: a second one takes a millisecond or two. It has
+        # read the file when it obeys it, so that can close that, too.
+        fds.append(os.memfd_create("turnwire"))
+        files.callback(os.close, fds[-1])
+        closing = _closing([*handles, fds[-1]])
+        os.write(fds[-1], f"BASH_ARGV0=bash; unset BASH_ENV; {self._set_limits} exec {closing}\n".encode())
+        return ["--setenv", "BASH_ENV", f"/proc/self/fd/{fds[-1]}", "--", "/bin/bash", *argv[1:]]
 
     def _arguments(
         self, shown: Sequence[_Shown], names: Sequence[str] | None, start: Start, files: contextlib.ExitStack
@@ -186,6 +199,10 @@ def _limiting_script(limits: Limits) -> str:
         f"umask 022; ulimit -c 0 -n {OPEN_FILES_MAX}{cpu} -f {limits.file_bytes // 1024} "
         f"-d {limits.memory_bytes // 1024} -v {ADDRESS_SPACE_BYTES // 1024} -u {limits.processes} || exit 1;"
     )
+
+
+def _closing(descriptors: Sequence[int]) -> str:
+    return " ".join(f"{descriptor}<&-" for descriptor in descriptors)
 
 
 def _handle(path: Path, files: contextlib.ExitStack) -> int:
