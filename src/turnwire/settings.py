@@ -305,8 +305,8 @@ class Settings(BaseSettings):
         ge=1,
         le=2**62,
         description="What the files of one workspace may come to, in bytes. Uploads and the agent's file tools are "
-        "held to it while they write; what its commands write counts from the next upload on. Unset: as much as the "
-        "disk takes.",
+        "held to it while they write; commands are ended when a look finds that they went over, which may be some "
+        "seconds late. Unset: as much as the disk takes.",
     )
     workspace_files_max: int | None = Field(
         None,

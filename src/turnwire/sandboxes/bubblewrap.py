@@ -88,7 +88,7 @@ class Bubblewrap:
                 process, name = await launcher.start(self._bwrap, mounts, start)
                 child = self._children.adopt(process, sink, session_id=command.session_id, wall_s=command.wall_s)
                 child.when_ended(lambda: launcher.release(name))
-                self._watch.add(child, [mount.fd for mount in mounts if mount.writable])
+                self._watch.add(child, [mount.fd for mount in mounts if mount.writable], command.workspace)
                 return child
 
     async def converse(self, command: Command, errors: Sink) -> Conversation:
@@ -101,7 +101,7 @@ class Bubblewrap:
                 process, name = await launcher.start(self._bwrap, mounts, start)
                 child = self._conversations.take(Partner(process, errors), command.session_id)
                 child.when_ended(lambda: launcher.release(name))
-                self._watch.add(child, [mount.fd for mount in mounts if mount.writable])
+                self._watch.add(child, [mount.fd for mount in mounts if mount.writable], command.workspace)
                 return child
 
     def _launcher_for(self, command: Command, *, talks: bool) -> Launcher:

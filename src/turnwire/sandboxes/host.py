@@ -56,7 +56,7 @@ class NoSandbox:
                 child = self._children.adopt(process, sink, session_id=command.session_id, wall_s=command.wall_s)
                 if command.workspace is None:
                     child.when_ended(lambda: shutil.rmtree(folder, ignore_errors=True))
-                self._watch.add(child, [handle])
+                self._watch.add(child, [handle], command.workspace)
                 return child
 
     async def converse(self, command: Command, errors: Sink) -> Conversation:
@@ -67,7 +67,7 @@ class NoSandbox:
                 child = self._conversations.take(Partner(process, errors), command.session_id)
                 if command.workspace is None:
                     child.when_ended(lambda: shutil.rmtree(folder, ignore_errors=True))
-                self._watch.add(child, [handle])
+                self._watch.add(child, [handle], command.workspace)
                 return child
 
     def _check(self) -> None:

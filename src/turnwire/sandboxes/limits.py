@@ -36,6 +36,9 @@ DISK_FREE_BYTES_MIN = 512 * MiB
 WATCH_INTERVAL_S = 0.25
 """Seconds between two looks at memory and disk: what a command can take beyond a limit is what it gets in that time."""
 
+QUOTA_INTERVAL_S = 0.5
+"""Seconds between two looks at workspaces' quotas; most of them find that it is too early for a walk."""
+
 NICE = 10
 """Priority of commands from the first look on: behind the server, so that its streams go on when commands take all
 there is. Not from their start, so that short ones are quick on a busy machine, too."""

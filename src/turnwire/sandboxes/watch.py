@@ -14,6 +14,8 @@ from pathlib import Path
 
 from turnwire.sandboxes import limits
 from turnwire.sandboxes.children import Child
+from turnwire.sandboxes.quota import QuotaWatch
+from turnwire.seams.workspace import Workspace
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PROC = Path("/proc")
@@ -25,15 +27,20 @@ class Watch:
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
         self._watched: dict[Child, list[int]] = {}
+        self._quotas = QuotaWatch()
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, child: Child, folders: Iterable[int]) -> None:
-        """Watch a child until its end. `folders`: open ones that it may write to; the handles are copied."""
+    def add(self, child: Child, folders: Iterable[int], workspace: Workspace | None) -> None:
+        """Watch a child until its end. `folders`: open ones of its workspace that it may write to; the handles are
+        copied."""
+        if workspace is not None:
+            self._quotas.add(child, workspace)
         self._watched[child] = [os.dup(folder) for folder in folders]
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="watch of sandboxes")
 
     async def aclose(self) -> None:
+        await self._quotas.aclose()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

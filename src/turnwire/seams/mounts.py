@@ -5,7 +5,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from turnwire.seams.workspace import AccessDenied, Entry, File, Listing, Mount, Upload, Workspace
+from turnwire.seams.workspace import (
+    AccessDenied,
+    Entry,
+    File,
+    Listing,
+    Mount,
+    Upload,
+    Workspace,
+    WorkspaceQuota,
+)
 
 
 class Mounted:
@@ -13,6 +22,10 @@ class Mounted:
 
     def __init__(self, main: Workspace, at: str, other: Workspace) -> None:
         self._main, self._at, self._other = main, at, other
+
+    @property
+    def quota(self) -> WorkspaceQuota | None:
+        return self._main.quota
 
     def stat(self, path: str) -> Entry:
         inner = self._inner(path)

@@ -19,9 +19,9 @@ from turnwire.seams.workspace import Workspace
 Sink = Callable[[bytes], None]
 """Takes output as it comes. Called in the event loop's thread: it must not wait."""
 
-Stopped = Literal["time", "output", "memory", "disk", "killed"]
-"""What made the server end a command: its wall time, bytes of output, or memory in all; the disk was nearly full; or
-somebody asked for it."""
+Stopped = Literal["time", "output", "memory", "disk", "quota", "killed"]
+"""What made the server end a command: its wall time, bytes of output, or memory in all; the disk was nearly full, or
+its workspace holds more than it may; or somebody asked for it."""
 
 
 class SandboxError(Exception):

@@ -160,8 +160,37 @@ class Mount(msgspec.Struct, frozen=True):
     """The folder of the sandbox that `parts` are in."""
 
 
+class Usage(msgspec.Struct):
+    """What a workspace holds: bytes, and files and folders."""
+
+    bytes: int = 0
+    files: int = 0
+
+
+class WorkspaceQuota(Protocol):
+    """What a whole workspace may hold, whichever part of it a session sees. May be used from several threads."""
+
+    def known(self) -> Usage | None:
+        """What was there at the last look; None: nobody has looked yet. At once."""
+        ...
+
+    def look(self) -> Usage:
+        """What is there: seen anew when the last look was long ago for what a look takes, or when the disk has lost
+        as much room as was left. Slow for many files."""
+        ...
+
+    def is_over(self, now: Usage, before: Usage) -> bool:
+        """Whether there is more than there may be, and more than there was."""
+        ...
+
+
 class Workspace(Protocol):
     """One session's view of its workspace. Paths are texts as `parse_path` takes them."""
+
+    @property
+    def quota(self) -> WorkspaceQuota | None:
+        """None: it may hold as much as the disk takes."""
+        ...
 
     def stat(self, path: str) -> Entry:
         """What is at `path`. Raises NotFound, NotAFile for what is neither file nor folder."""

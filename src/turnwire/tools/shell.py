@@ -173,6 +173,7 @@ def _why(ending: Ending) -> str:
         "output": ": it wrote too much output (write it into a file instead)",
         "memory": ": its processes took more memory than they may together",
         "disk": ": the disk is nearly full",
+        "quota": ": the workspace holds more than it may (delete something; nothing can be added until then)",
     }.get(ending.stopped or "", "")
 
 

@@ -124,6 +124,10 @@ class DirectoryWorkspace:
         self.directory = directory
         self._access, self._fsync, self._openat2, self._account = access, fsync, openat2, account
 
+    @property
+    def quota(self) -> Account | None:
+        return self._account
+
     def stat(self, path: str) -> Entry:
         parts = _wanted(path, self._access.read, folders_too=True)
         with self._locate(parts, self._access.read) as place:

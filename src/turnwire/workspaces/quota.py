@@ -2,7 +2,8 @@
 
 A directory has no hard limit of its own, so this is kept between uploads and during them: what is there is measured by
 a walk, what uploads write is added as they write it, and all uploads of a workspace draw on one account. What a command
-in the sandbox writes is seen by the next measurement, so it can go over until then; then nothing more is taken.
+in the sandbox writes is seen by the next measurement, which is made while it runs, too (`sandboxes/quota.py`): so it
+can go over until then; then it is ended, and nothing more is taken.
 Files count by their size (a sparse file by the size that it shows), a file with several names once.
 """
 
@@ -13,12 +14,16 @@ from pathlib import Path
 
 import msgspec
 
-from turnwire.seams.workspace import NoSpace
+from turnwire.seams.workspace import NoSpace, Usage, WorkspaceQuota
 from turnwire.workspaces.walk import walk
 
 FRESH_FOR = 20
 """How long a measurement is good for, by how long it took: a twentieth of a thread's time is spent on measuring while
 uploads run. A thousand files are looked at anew every fifth of a second."""
+
+
+EARLY_AFTER = 4
+"""The same where the disk says that the workspace may be full: a fifth of a thread's time at the most."""
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -33,13 +38,6 @@ class Quota(msgspec.Struct, frozen=True):
 
 
 NO_QUOTA = Quota()
-
-
-class Usage(msgspec.Struct):
-    """What a workspace holds."""
-
-    bytes: int = 0
-    files: int = 0
 
 
 def measure(directory: Path, left_out: frozenset[bytes] = frozenset()) -> Usage:
@@ -78,7 +76,38 @@ class Account:
         self._settled = Usage()
         """What uploads have added, ever: what a walk may have missed is what was added meanwhile."""
         self._measured_at = float("-inf")
-        self._fresh_until = self._refusals_until = float("-inf")
+        self._fresh_until = self._refusals_until = self._early_from = float("-inf")
+        self._disk = Usage()
+        """What the disk had left, of bytes and of files, when it was measured."""
+
+    # What is watched while commands run
+
+    def known(self) -> Usage | None:
+        with self._lock:
+            return None if self._measured_at == float("-inf") else msgspec.structs.replace(self._used)
+
+    def look(self) -> Usage:
+        now = time.monotonic()
+        if now > self._fresh_until or (now > self._early_from and self._may_be_full()):
+            self._measure(now)
+        with self._lock:
+            return msgspec.structs.replace(self._used)
+
+    def is_over(self, now: Usage, before: Usage) -> bool:
+        most = self._quota
+        return (most.bytes_max is not None and now.bytes > max(most.bytes_max, before.bytes)) or (
+            most.files_max is not None and now.files > max(most.files_max, before.files)
+        )
+
+    def _may_be_full(self) -> bool:
+        """Whether the disk, which others write to as well, has less left by as much as this workspace could take."""
+        left, most = _left_on_disk(self._directory), self._quota
+        with self._lock:
+            return (
+                most.bytes_max is not None and self._disk.bytes - left.bytes > most.bytes_max - self._used.bytes
+            ) or (most.files_max is not None and self._disk.files - left.files > most.files_max - self._used.files)
+
+    # Uploads
 
     def open(self, temporary: bytes, *, replaced: int | None, expected: int) -> "Share":
         """A share for one upload into the hidden file `temporary`. Raises NoSpace when there is none.
@@ -147,6 +176,7 @@ class Account:
             with self._lock:
                 left_out = frozenset(self._uploads)
                 settled = msgspec.structs.replace(self._settled)
+            disk = _left_on_disk(self._directory)
             used = measure(self._directory, left_out)
             now = time.monotonic()
             with self._lock:
@@ -154,8 +184,9 @@ class Account:
                 moved = self._settled != settled
                 used.bytes += max(self._settled.bytes - settled.bytes, 0)
                 used.files += max(self._settled.files - settled.files, 0)
-                self._used = used
+                self._used, self._disk = used, disk
                 self._measured_at = began
+                self._early_from = now + EARLY_AFTER * (now - began)
                 self._fresh_until = began if moved else now + FRESH_FOR * (now - began)
                 # Refusals in a row must not make a walk each.
                 self._refusals_until = began if moved else now + 2 * (now - began)
@@ -174,3 +205,11 @@ class Share:
 
     def close(self, *, kept: bool) -> None:
         self._account.settle(self, self._temporary, kept=kept)
+
+
+def _left_on_disk(directory: Path) -> Usage:
+    status = os.statvfs(directory)
+    return Usage(status.f_bavail * status.f_frsize, status.f_favail)
+
+
+_fits: type[WorkspaceQuota] = Account
