@@ -8,7 +8,7 @@ CODE := src tests scripts $(wildcard bench examples)
 ENV = python="$$(PYTHON='$(PYTHON)' scripts/find-python)" && "$$python" scripts/env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test quick long bench fmt lint clients lock docs
+.PHONY: help setup run test quick long bench fmt lint clients console lock docs
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
@@ -49,8 +49,11 @@ lint:
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/lint-imports
 
-clients: ## the npm clients that the tests run
+clients: ## the npm packages of the tests and of the console
 	@scripts/clients
+
+console: clients ## build the web console from its source
+	cd console && npx --no-install biome check --write . && node build.mjs
 
 docs: ## the documentation: its reference from the code, and the site in build/site
 	@$(ENV) --dev

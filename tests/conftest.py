@@ -10,6 +10,7 @@ STARTS_SERVERS = (
     "cli/",
     "client/",
     "conformance/",
+    "console/",
     "crash/",
     "e2e/",
     "files/",

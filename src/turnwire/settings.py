@@ -150,6 +150,9 @@ class Settings(BaseSettings):
     cors_origins: Names = Field(
         [], description="The origins whose web pages may call the API, such as `https://app.example`; `*` for all."
     )
+    console: bool = Field(
+        True, description="Whether the web console is served at `/`. It asks for a key, as every caller of the API."
+    )
     api_key: SecretStr | None = Field(
         None,
         description="A key of your own choosing for the tenant `default`, for containers and tests; then none is "

@@ -326,6 +326,7 @@ def _services(
             cors_origins=tuple(settings.cors_origins),
             root_path=settings.root_path,
             upload_bytes_max=settings.upload_bytes_max,
+            console=settings.console,
         ),
     )
 

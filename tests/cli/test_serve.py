@@ -79,6 +79,7 @@ def test_the_start_up_lines_name_address_folder_model_sandbox_key_and_docs(
         "data": str(turnwire.data),
         "model": "demo. It is named by --model.",
         "key": f"in {turnwire.data}/key, made just now",
+        "console": f"{server.url}/",
         "docs": f"{server.url}/docs",
     }
     assert f'export POKEE_API={server.url} POKEE_KEY="$(cat {turnwire.data}/key)"' in server.lines
@@ -107,6 +108,7 @@ def test_on_a_terminal_the_key_is_shown(turnwire: "Program") -> None:
 
     key = turnwire("keys", "show").out.strip()
     assert re.search(rf"\nexport POKEE_API=http://127\.0\.0\.1:\d+ POKEE_KEY={key}\r?\n", printed.decode())
+    assert re.search(rf"\n  console  http://127\.0\.0\.1:\d+/#key={key}\r?\n", printed.decode())
 
 
 def test_a_second_server_on_the_folder_is_refused(turnwire: "Program", start: "Callable[..., Server]") -> None:

@@ -61,9 +61,7 @@ def test_the_scheme_of_a_key_is_read_in_any_case(demo: Server) -> None:
 # The framework's own errors
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/", "/nope", "/v1/sessions/", "/v1/usage", "/v1/responses", "/%00", "/é"]
-)
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/nope", "/v1/sessions/", "/v1/usage", "/v1/responses", "/%00", "/é"])
 def test_an_unknown_address_is_not_found(api: Api, path: str) -> None:
     api.refused("GET", path, 404, "not_found")
 

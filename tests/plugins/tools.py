@@ -16,6 +16,7 @@ import pytest
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 CLIENTS = Path(__file__).resolve().parent.parent / "clients"
+CONSOLE = CLIENTS.parent.parent / "console"
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -57,6 +58,7 @@ def _has_matplotlib() -> bool:
 TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "node": (_on_path("node"), "install Node.js 18 or newer"),
     "npm-clients": (lambda: (CLIENTS / "node_modules" / ".turnwire").exists(), "run `make clients`"),
+    "npm-console": (lambda: (CONSOLE / "node_modules" / ".turnwire").exists(), "run `make clients`"),
     "curl": (_on_path("curl"), "install curl"),
     "chromium": (_on_path(*CHROMIUM_NAMES), "install Chromium"),
     "bwrap": (_sandbox_works, "see `turnwire doctor`"),

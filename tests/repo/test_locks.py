@@ -79,8 +79,9 @@ def test_what_pyproject_asks_for_is_locked_within_its_range(stem: str, wanted: l
         assert all(version in requirement.specifier for version in versions), f"{requirement}: {versions}"
 
 
-def test_the_npm_lock_file_has_hashes_and_no_addresses() -> None:
-    packages = json.loads((ROOT / "tests" / "clients" / "package-lock.json").read_text())["packages"]
+@pytest.mark.parametrize("folder", ["tests/clients", "console"])
+def test_the_npm_lock_files_have_hashes_and_no_addresses(folder: str) -> None:
+    packages = json.loads((ROOT / folder / "package-lock.json").read_text())["packages"]
     locked = {name: package for name, package in packages.items() if name}
 
     assert locked

@@ -53,6 +53,7 @@ def startup_lines(
         ("sandbox", sandbox_words(settings, sandbox)),
         *(("mcp", f"{name}: {state}") for name, state in (mcp or {}).items()),
         ("key", _key_words(data, key, terminal)),
+        *((("console", _console_link(address, key, terminal)),) if settings.console else ()),
         ("docs", f"{address.url}/docs"),
     ]
     return [
@@ -118,6 +119,13 @@ def _key_words(data: DataDir, key: AccessKey, terminal: bool) -> str:
         return f"the one in {where}"
     shown = f"{key.text} (in {data.key_file})" if terminal else f"in {data.key_file}"
     return f"{shown}, made just now" if key.is_new else shown
+
+
+def _console_link(address: Address, key: AccessKey, terminal: bool) -> str:
+    """Where a browser finds the console. With a key that a person may see here it signs in by itself; what stands
+    behind the # is never sent to a server, and the page takes it out of its address."""
+    known = terminal and key.origin == "key file"
+    return f"{address.url}/#key={key.text}" if known else f"{address.url}/"
 
 
 def _key_in_shell(data: DataDir, key: AccessKey, terminal: bool, show: str) -> str:

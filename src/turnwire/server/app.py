@@ -5,10 +5,12 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from turnwire import __version__
+from turnwire.console import Assets
 from turnwire.server import documents, problems
 from turnwire.server.context import Services
 from turnwire.server.edge import Edge
 from turnwire.server.routes import files, health, messages, models, responses, sessions, skills, tool_results
+from turnwire.server.routes.console import console_router
 
 EXPOSED_HEADERS = ["X-Response-Id", "X-Request-Id", "Retry-After", "Link", "ETag"]
 ALLOWED_HEADERS = [
@@ -48,6 +50,8 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     for module in (health, sessions, messages, responses, tool_results, files, skills, models):
         app.include_router(module.router)
+    if services.options.console:
+        app.include_router(console_router(Assets()))
     problems.add_handlers(app)
     app.openapi = lambda: documents.document(app)
     if services.options.cors_origins:

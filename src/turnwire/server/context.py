@@ -34,6 +34,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = ()
     root_path: str = ""
     upload_bytes_max: int = 10 * 1024**3
+    console: bool = True
 
 
 class Services:
