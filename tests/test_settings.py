@@ -240,7 +240,17 @@ def test_the_url_of_an_address_can_be_called_from_this_machine(host: str, url: s
         ("[mcp.a]", "either a command or a url"),
         ('[mcp.a]\ncommand = "x"\nurl = "http://h"', "either a command or a url"),
         ('[mcp.a]\nurl = "ftp://h"', "begins with http:// or https://"),
-        ('[mcp.a]\ncommand = "x"', "sandbox = false"),
+        ('[mcp.a]\ncommand = " "', "is empty"),
+        ('[mcp.a]\ncommand = "x\\u0000"', "a NUL character can't be handed to a program"),
+        ('[mcp.a]\ncommand = "x"\npaths = ["opt"]', "'opt' is not an absolute path"),
+        ('[mcp.a]\ncommand = "x"\npaths = ["/"]', "'/' is not an absolute path of something below /"),
+        ('[mcp.a]\ncommand = "x"\npaths = ["/opt/../etc"]', "is not an absolute path"),
+        ('[mcp.a]\ncommand = "x"\nsandbox = false\npaths = ["/opt"]', "paths is for an MCP server in the sandbox"),
+        ('[mcp.a]\ncommand = "x"\nheaders = {A = "7319"}', "headers is for an MCP server with a url"),
+        ('[mcp.a]\nurl = "http://h"\nargs = ["7319"]', "args is for an MCP server with a command"),
+        ('[mcp.a]\nurl = "http://h"\nenv = {A = "7319"}', "env is for an MCP server with a command"),
+        ('[mcp.a]\nurl = "http://h"\nheaders = {"A b" = "7319"}', "is no name of an HTTP header"),
+        ('[mcp.a]\nurl = "http://h"\nheaders = {A = "7319\\n"}', "can't be sent in an HTTP header"),
         ('[mcp.a]\ncommand = "x"\nsandbox = false\nenv = {A = 7319}', "valid string"),
         ('[mcp."a b"]\nurl = "http://h"', "match pattern"),
         ('[mcp.a]\nurl = "http://h"\nnope = 1', "not permitted"),
@@ -258,9 +268,11 @@ def test_an_mcp_server_that_can_t_be_used_is_told(tmp_path: Path, table: str, se
 def test_mcp_servers_stand_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "turnwire.toml"
     file.write_text(
-        '[mcp.time]\ncommand = "uvx"\nargs = ["mcp-server-time"]\nsandbox = false\n[mcp.b]\nurl = "http://h/"'
+        '[mcp.time]\ncommand = "uvx"\nargs = ["mcp-server-time"]\nsandbox = false\n[mcp.b]\nurl = "http://h/"\n'
+        '[mcp.c]\ncommand = "c"\npaths = ["/opt/c"]'
     )
 
     settings = load_settings(file)
     assert settings.mcp["time"].args == ["mcp-server-time"]
     assert settings.mcp["b"].url == "http://h/"
+    assert settings.mcp["c"].sandbox and settings.mcp["c"].paths == [Path("/opt/c")]

@@ -9,6 +9,7 @@ win over the environment, the environment over the file. `docs/settings.md` is g
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,8 +89,29 @@ class Address(NamedTuple):
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
+def _absolute_below_root(paths: list[Path]) -> list[Path]:
+    for path in paths:
+        if not path.is_absolute() or ".." in path.parts or path == Path("/"):
+            raise ValueError(f"{str(path)!r} is not an absolute path of something below /")
+    return paths
+
+
+def _check_texts(texts: list[str]) -> None:
+    if any("\0" in text for text in texts):
+        raise ValueError("a NUL character can't be handed to a program")
+
+
+def _check_headers(headers: dict[str, str]) -> None:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+            raise ValueError(f"{name!r} is no name of an HTTP header")
+        if not value.isascii() or not value.isprintable():
+            raise ValueError(f"the value of {name} can't be sent in an HTTP header")
+
+
 class McpServer(BaseModel):
-    """An MCP server: a program (`command`, with `args` and `env`), or an address (`url`, with `headers`)."""
+    """An MCP server: a program (`command`, with `args`, `env`, `sandbox` and `paths`), or an address (`url`, with
+    `headers`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -99,6 +121,7 @@ class McpServer(BaseModel):
     url: str | None = None
     headers: dict[str, str] = {}
     sandbox: bool = True
+    paths: list[Path] = []
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -106,12 +129,26 @@ class McpServer(BaseModel):
             raise ValueError("an MCP server has either a command or a url")
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise ValueError("the url of an MCP server begins with http:// or https://")
-        if self.command is not None and self.sandbox:
-            raise ValueError(
-                "this version can't run MCP servers in a sandbox yet: say sandbox = false to run the command as the "
-                "server's own user, with all that this user may do"
-            )
+        for field, only in (("args", "command"), ("env", "command"), ("paths", "command"), ("headers", "url")):
+            if getattr(self, field) and getattr(self, only) is None:
+                raise ValueError(f"{field} is for an MCP server with a {only}")
+        if self.paths and not self.sandbox:
+            raise ValueError("paths is for an MCP server in the sandbox; without one it sees the whole machine")
+        _check_texts([self.command or "", *self.args, *self.env, *self.env.values()])
+        _check_headers(self.headers)
         return self
+
+    @field_validator("command")
+    @classmethod
+    def _some_command(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("the command of an MCP server is empty")
+        return value
+
+    @field_validator("paths")
+    @classmethod
+    def _absolute_paths(cls, value: list[Path]) -> list[Path]:
+        return _absolute_below_root(value)
 
 
 class Settings(BaseSettings):
@@ -226,7 +263,7 @@ class Settings(BaseSettings):
     mcp: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")], McpServer] = Field(
         {},
         description="MCP servers whose tools the agent has, in the file of settings: a table `[mcp.NAME]` for each, "
-        "with `command` and `args`, or `url`. See [docs/guides/mcp.md](guides/mcp.md).",
+        "with `command` and `args`, run in the sandbox, or `url`. See [docs/guides/mcp.md](guides/mcp.md).",
     )
     step_retries: int = Field(
         2,
@@ -348,10 +385,7 @@ class Settings(BaseSettings):
     @field_validator("sandbox_paths")
     @classmethod
     def _absolute_paths(cls, value: list[Path]) -> list[Path]:
-        for path in value:
-            if not path.is_absolute() or ".." in path.parts or path == Path("/"):
-                raise ValueError(f"{str(path)!r} is not an absolute path of something below /")
-        return value
+        return _absolute_below_root(value)
 
     @field_validator("database_url")
     @classmethod

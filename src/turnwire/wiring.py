@@ -6,7 +6,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +45,9 @@ from turnwire.skills.directory import DirectorySkills
 from turnwire.stores.sqlite.database import StoreRefused
 from turnwire.stores.sqlite.store import SQLiteStore
 from turnwire.tools.files import FileTools
-from turnwire.tools.mcp import McpServer, McpTools
+from turnwire.tools.limits import MCP_CONNECT_S
+from turnwire.tools.mcp.config import McpServer
+from turnwire.tools.mcp.toolset import McpTools
 from turnwire.tools.progress import ProgressTools
 from turnwire.tools.shell import ShellTools
 from turnwire.tools.web import WebTools
@@ -131,10 +133,16 @@ async def _run(
             raise StartRefused(f"{PREFIX}SANDBOX=bubblewrap, but: {sandbox.status.reason} To do: {sandbox.status.todo}")
         stack.push_async_callback(sandbox.aclose)
         shell = ShellTools(sandbox)
-        toolset = await _toolset(settings, shell, stack)
+        toolset = await _toolset(settings, shell, sandbox, stack)
         services = _services(settings, store, models, workspaces, skills, toolset, clock)
         app = create_app(services)
-        sweeper = asyncio.create_task(_sweeper(settings, store, services, shell, clock).run())
+
+        async def end_session(session_id: str) -> None:
+            if isinstance(toolset, McpTools):
+                await toolset.end_session(session_id)
+            await shell.end_session(session_id)
+
+        sweeper = asyncio.create_task(_sweeper(settings, store, services, end_session, clock).run())
         stack.callback(sweeper.cancel)
 
         # Before the first request is answered: a new turn must not be taken for one whose server died, and a client
@@ -245,7 +253,9 @@ def make_sandbox(settings: Settings, data: DataDir) -> Sandbox:
     )
 
 
-async def _toolset(settings: Settings, shell: ShellTools, stack: AsyncExitStack) -> AbstractToolset[ToolContext]:
+async def _toolset(
+    settings: Settings, shell: ShellTools, sandbox: Sandbox, stack: AsyncExitStack
+) -> AbstractToolset[ToolContext]:
     """The server's own tools, and those of its MCP servers, which are connected to."""
     toolsets: list[AbstractToolset[ToolContext]] = [FileTools(), ProgressTools()] if settings.tools_enabled else []
     if settings.tools_enabled and shell.available:
@@ -255,25 +265,27 @@ async def _toolset(settings: Settings, shell: ShellTools, stack: AsyncExitStack)
     own = CombinedToolset(toolsets)
     if not settings.mcp:
         return own
-    tools = McpTools(own, _mcp_servers(settings))
+    tools = McpTools(own, _mcp_servers(settings), sandbox)
     stack.push_async_callback(tools.aclose)
     await tools.start()
     return tools
 
 
 def _mcp_servers(settings: Settings) -> list[McpServer]:
-    servers = {name: server.model_dump(exclude={"sandbox"}, exclude_none=True) for name, server in settings.mcp.items()}
+    servers = {name: server.model_dump(mode="json", exclude_none=True) for name, server in settings.mcp.items()}
     return [msgspec.convert({"name": name, **server}, McpServer) for name, server in servers.items()]
 
 
 async def mcp_states(settings: Settings) -> dict[str, str]:
     """The state of each MCP server of the settings, by name: each is tried once."""
-    tools = McpTools(CombinedToolset([]), _mcp_servers(settings))
+    sandbox = make_sandbox(settings, DataDir(settings.data_dir))
+    tools = McpTools(CombinedToolset([]), _mcp_servers(settings), sandbox)
     try:
-        await tools.start()
+        await tools.start(MCP_CONNECT_S)
         return tools.states()
     finally:
         await tools.aclose()
+        await sandbox.aclose()
 
 
 def _services(
@@ -331,12 +343,14 @@ def _services(
     )
 
 
-def _sweeper(settings: Settings, store: Store, services: Services, shell: ShellTools, clock: Clock) -> Sweeper:
+def _sweeper(
+    settings: Settings, store: Store, services: Services, end_session: Callable[[str], Awaitable[None]], clock: Clock
+) -> Sweeper:
     return Sweeper(
         store,
         services.workspaces,
         clock,
-        end_session=shell.end_session,
+        end_session=end_session,
         idle_ttl_s=settings.idle_ttl_s,
         replay_retention_s=settings.replay_retention_s,
     )

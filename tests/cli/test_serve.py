@@ -258,5 +258,5 @@ def test_mcp_servers_are_told_in_the_startup_lines(start: "Callable[..., Server]
     file.write_text(f'[mcp.time]\n{program}\n[mcp.gone]\nurl = "http://127.0.0.1:9/mcp"\n')
     lines = start("--config", str(file)).lines
 
-    assert "  mcp      time: up, 2 tools" in lines
+    assert "  mcp      time: up, 2 tools, without a sandbox (sandbox = false)" in lines
     assert any(line.startswith("  mcp      gone: down: ") for line in lines)

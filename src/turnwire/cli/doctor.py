@@ -206,7 +206,12 @@ def _mcp(settings: Settings) -> Iterator[Finding]:
 
         for name, state in asyncio.run(mcp_states(settings)).items():
             up = state.startswith("up")
-            todo = "" if up else "See whether its command or url in the file of settings is right, and that it runs."
+            # One that was not started says itself what to do.
+            todo = (
+                ""
+                if up or state.startswith("not started")
+                else "see whether its table in the file of settings is right (docs/guides/mcp.md), and that it runs."
+            )
             yield Finding("ok" if up else "note", "mcp", f"{name}: {state}", todo)
 
 

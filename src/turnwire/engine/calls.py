@@ -19,7 +19,7 @@ from turnwire.engine.limits import (
     TOOL_RESULT_CHARS_MAX,
     TOOL_TIME_LIMIT_S,
 )
-from turnwire.seams.tool import REPEATABLE, TIME_LIMIT_S, ToolContext
+from turnwire.seams.tool import ALSO_NAMED, REPEATABLE, TIME_LIMIT_S, ToolContext
 
 log = structlog.get_logger(__name__)
 
@@ -80,10 +80,11 @@ class CallRunner:
 
     def asks(self, call: Call) -> Literal["tool", "approval"] | None:
         """What its caller is asked about this call: to run it, or to allow it; None: nothing."""
-        name = call.part.tool_name
-        if self._tools[name].tool_def.kind == "external":
+        tool = self._tools[call.part.tool_name].tool_def
+        if tool.kind == "external":
             return "tool"
-        return "approval" if name in self._approvals else None
+        names = {tool.name, *(tool.metadata or {}).get(ALSO_NAMED, ())}
+        return "approval" if names & self._approvals else None
 
     def refusal(self, call: Call) -> Result | None:
         """Why a call can't be made at all: an unknown tool, an input that is no JSON object, or, where the caller

@@ -17,7 +17,7 @@ from turnwire.seams.workspace import Workspace
 
 # The library's own class, so that one `except` also covers toolsets that nobody here wrote, and so that our
 # tools work in any pydantic-ai agent. `ToolFailed(message)`; the message is written for the model.
-__all__ = ["REPEATABLE", "TIME_LIMIT_S", "ToolContext", "ToolFailed"]
+__all__ = ["ALSO_NAMED", "REPEATABLE", "TIME_LIMIT_S", "ToolContext", "ToolFailed"]
 
 REPEATABLE: Final = "repeatable"
 """Metadata key, bool: whether a call that was cut off by a crash may simply run again. Missing: no."""
@@ -31,6 +31,11 @@ A tool keeps shorter limits itself where it can, since its own sentence tells th
 
 async def nobody_watches(status: str) -> None:
     """Where a status goes that nobody reads."""
+
+
+ALSO_NAMED: Final = "also_named"
+"""Metadata key, list of str: other names that this tool may have had, or may have on another day. A session whose
+`approvals` name one of them means this tool, too."""
 
 
 class ToolContext(msgspec.Struct, frozen=True):

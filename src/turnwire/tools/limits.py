@@ -133,8 +133,45 @@ MCP_RETRY_MAX_S = 300.0
 MCP_TIME_LIMIT_S = 120.0
 """Seconds that a call of an MCP server's tool may take."""
 
+MCP_RECONNECT_S = 0.5
+"""Seconds before a connection that broke is made again, once: most servers that went are restarted."""
+
+MCP_CHECK_S = 60.0
+"""Seconds between two looks at a server that all sessions share: one that is down is known within so long."""
+
+MCP_ANSWER_S = 5.0
+"""Seconds that such a look may take. A program that is still busy with a call that was given up is ended then."""
+
+MCP_IDLE_S = 300.0
+"""Seconds after its last call that a session's process of a server is kept: a person's pause between two messages."""
+
+MCP_PROCESSES_MAX = 48
+"""Processes of MCP servers for sessions, in all; the one that was not used for the longest makes room. Fewer than a
+sandbox allows, which leaves some for finding out what tools there are."""
+
+MCP_END_S = 1.0
+"""Seconds that a program is given to end by itself when its input is closed."""
+
+MCP_MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+"""Bytes of one message of an MCP server: a page of text or a picture, not a flood."""
+
+MCP_ERRORS_BYTES_KEPT = 4096
+"""Bytes kept of what a program writes to stderr: its last words tell why it ended."""
+
 MCP_TOOLS_MAX = 128
 """Tools that one MCP server may offer: as many as the large providers take in all."""
+
+MCP_TOOLS_IN_ALL_MAX = 128
+"""Tools of the server and of all MCP servers together: providers refuse a request with more."""
+
+MCP_NAME_CHARS_MAX = 64
+"""Characters of a tool's name: what all large providers take."""
+
+MCP_SCHEMA_BYTES_MAX = 32 * 1024
+"""Bytes of a tool's schema, as JSON: every model request carries them all."""
+
+MCP_SCHEMA_DEPTH_MAX = 40
+"""Levels of a tool's schema: providers take far fewer, and what walks through it here does so by recursion."""
 
 MCP_DESCRIPTION_CHARS_MAX = 4000
 """Characters of a tool's description: every model request carries them all."""
