@@ -4,11 +4,14 @@ It does what tests need a server to do, good and bad; with a file of definitions
 It speaks the protocol's handshake of 2025-06-18.
 """
 
+import base64
 import json
 import os
+import struct
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +97,18 @@ def refuse() -> str:
     raise ValueError("no, not that")
 
 
-def picture() -> list[dict[str, Any]]:
-    """Give text and a picture."""
-    return [
-        {"type": "text", "text": "Here it is:"},
-        {"type": "image", "data": "iVBORw0KGgo=", "mimeType": "image/png"},
+def picture(torn: bool = False) -> list[dict[str, Any]]:
+    """Give text and a picture of one pixel."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0\0")),
+        (b"IEND", b""),
     ]
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, content in chunks[: 2 if torn else 3]:
+        data += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    image = {"type": "image", "data": base64.b64encode(data).decode(), "mimeType": "image/png"}
+    return [{"type": "text", "text": "Here it is:"}, image]
 
 
 TOOLS = (where, write, count, hang, block, spin, tick, die, flood, large, junk, refuse, picture)

@@ -62,13 +62,12 @@ class Mcp:
 
     async def call(
         self, name: str, session: str = "one", lists: dict[str, list[str]] | None = None, **arguments: Any
-    ) -> str:
+    ) -> Any:
+        """The text that a call gives, or the list of texts and images."""
         context = self.context(session, lists)
         tools = await self.tools.get_tools(context)
         async with asyncio.timeout(HANG_S):
-            result = await self.tools.call_tool(name, arguments, context, tools[name])
-        assert isinstance(result, str)
-        return result
+            return await self.tools.call_tool(name, arguments, context, tools[name])
 
     async def failure(
         self, name: str, session: str = "one", lists: dict[str, list[str]] | None = None, **arguments: Any

@@ -48,7 +48,7 @@ async def test_its_tools_are_called_and_what_they_give_is_text(way: McpHttp, tmp
     async with mcp(tmp_path, there(way), sandbox=NoSandbox()) as made:
         assert state(made).startswith("up, ")
         assert await made.call("add", a=1, b=2) == "3"
-        assert await made.call("picture") == "[image/png, 8 bytes: not shown, as a tool's result is text.]"
+        assert await made.call("picture") == "[image/png, but it has no header: not shown.]"
         assert "a valid integer" in await made.failure("add", a="x", b=2)
         assert await made.failure("refuse")
         assert await made.call("large", size=400_000) == "x" * 400_000

@@ -180,10 +180,13 @@ async def test_a_message_without_an_end_is_cut_off(tmp_path: Path) -> None:
 async def test_large_results_pictures_refusals_and_lines_that_are_no_messages(tmp_path: Path) -> None:
     async with mcp(tmp_path, program()) as made:
         assert await made.call("large", size=3_000_000) == "x" * 3_000_000
-        assert await made.call("picture") == "Here it is:\n[image/png, 8 bytes: not shown, as a tool's result is text.]"
+        text, image = await made.call("picture")
+        assert (text, image.media_type, image.data[:4]) == ("Here it is:", "image/png", b"\x89PNG")
+        torn = await made.call("picture", torn=True)
+        assert torn.startswith("Here it is:\n[image/png, but it ") and torn.endswith(": not shown.]")
         assert await made.failure("refuse") == "no, not that"
         assert await made.call("junk") == "well"
-        assert (await made.counted())[0] == 5
+        assert (await made.counted())[0] == 6
 
 
 async def test_a_session_whose_workspace_is_gone_is_told(tmp_path: Path) -> None:

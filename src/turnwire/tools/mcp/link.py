@@ -8,7 +8,7 @@ from typing import Any, cast
 from turnwire.seams.tool import ToolFailed
 from turnwire.tools import limits
 from turnwire.tools.mcp.config import McpServer
-from turnwire.tools.mcp.results import text_of
+from turnwire.tools.mcp.results import Result, result_of, text_of
 
 OnTools = Callable[[list[Any]], None]
 
@@ -67,7 +67,7 @@ class Link:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> str:
+    async def call(self, name: str, arguments: dict[str, Any]) -> Result:
         """Call a tool, by the server's name for it. Raises ToolFailed."""
         calling = asyncio.create_task(self._toolset.client.call_tool_mcp(name, arguments))
         try:
@@ -82,10 +82,10 @@ class Link:
         except Exception as exc:
             self._look.set()
             raise ToolFailed(self._sentence(exc)) from exc
-        text = text_of(result.content, result.structured_content)
+        given = result_of(result.content, result.structured_content)
         if result.is_error:
-            raise ToolFailed(text or "The tool failed, and didn't say why.")
-        return text
+            raise ToolFailed(text_of(given) or "The tool failed, and didn't say why.")
+        return given
 
     def _forget(self, calling: "asyncio.Task[Any]") -> None:
         self._given_up.discard(calling)

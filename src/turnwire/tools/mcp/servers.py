@@ -15,6 +15,7 @@ from turnwire.tools.mcp.config import McpServer
 from turnwire.tools.mcp.definitions import Definition, definitions_of
 from turnwire.tools.mcp.link import Down, Link
 from turnwire.tools.mcp.processes import Processes
+from turnwire.tools.mcp.results import Result
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,7 @@ class Server:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    async def call(self, name: str, arguments: dict[str, Any], deps: ToolContext) -> str:
+    async def call(self, name: str, arguments: dict[str, Any], deps: ToolContext) -> Result:
         """Call a tool, by the server's name for it. Raises ToolFailed."""
         raise NotImplementedError
 
@@ -69,7 +70,7 @@ class SharedServer(Server):
         super().__init__(config)
         self._link: Link | None = None
 
-    async def call(self, name: str, arguments: dict[str, Any], deps: ToolContext) -> str:
+    async def call(self, name: str, arguments: dict[str, Any], deps: ToolContext) -> Result:
         if self._link is None or not self.up:
             raise ToolFailed(f"The MCP server {self.name} is down now: go on without it, or try again later.")
         return await self._link.call(name, arguments)
@@ -115,7 +116,7 @@ class SandboxedServer(Server):
         super().__init__(config)
         self._processes = processes
 
-    async def call(self, name: str, arguments: dict[str, Any], deps: ToolContext) -> str:
+    async def call(self, name: str, arguments: dict[str, Any], deps: ToolContext) -> Result:
         async with self._processes.link(self.config, deps) as link:
             return await link.call(name, arguments)
 

@@ -30,7 +30,7 @@ Start = Callable[[Sink], Awaitable[Conversation]]
 
 class _Session(VersionAwareClientSession):
     """Doesn't hold results against the server's own schema of them: its patterns would be matched by Python's `re`,
-    which a hostile one freezes, and the whole server with it. A result is text here, whatever it is."""
+    which a hostile one freezes, and the whole server with it. What a result is said to be plays no part here."""
 
     async def validate_tool_result(self, name: str, result: Any) -> None:
         return
