@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from engine.world import a_world
 from fakes import Answer, FakeAnthropic, FakeOpenAIChat, Fault, Request, Stall, ToolCall, Usage
 from fakes.base import prompt_tokens
+from pictures import png
 
 FACT = "The vault's code is 7-3-1-9."
 SPEC = "openai-chat:fake-model"
@@ -55,6 +59,46 @@ async def test_200_turns_in_a_hard_window_and_the_first_turn_s_fact_is_still_giv
             assert FACT in json.dumps(fake.requests[-1].body)
             assert len(await world.store.list_turns("t", session.id, limit=1000)) == 200
             assert all(t.content for t in await world.store.list_turns("t", session.id, limit=1000))
+
+
+def working(request: Request) -> Answer:
+    """Every third turn it reads a file, every tenth it looks at a picture."""
+    if is_summary(request.body):
+        return summarizing(request)
+    content = request.body["messages"][-1]["content"]
+    texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
+    asked = re.search(r"Question (\d+):", texts[-1])
+    if asked and int(asked[1]) % 10 == 0:
+        return told(ToolCall("read_file", ('{"path": "plot.png"}',)), request=request)
+    if asked and int(asked[1]) % 3 == 0:
+        return told(ToolCall("read_file", ('{"path": "large.txt"}',)), request=request)
+    return told("Of course. " * 10, request=request)
+
+
+@pytest.mark.slow
+async def test_200_turns_of_work_in_a_hard_window_with_files_pictures_and_a_restart(tmp_path: Path) -> None:
+    async with FakeAnthropic(working) as fake:
+        fake.context_tokens = 9000
+        environment = {"ANTHROPIC_BASE_URL": fake.base_url, "ANTHROPIC_API_KEY": "k"}
+        async with a_world(tmp_path, "anthropic:claude-sonnet-5-5", environment, context_tokens=9000) as world:
+            world.write("large.txt", b"0123456789abcdef\n" * 300)
+            world.write("plot.png", png(64, 48))
+            session = await world.session()
+            await world.turn(session, f"{FACT} Keep it in mind.")
+            for i in range(1, 200):
+                if i == 100:
+                    await world.restart()
+                turn = await world.turn(session, f"Question {i}: {'tell me more about it, ' * (i % 20)}please.")
+                # The fake refuses what is too long, and a call that is split from its result.
+                assert (turn.status, turn.error) == ("completed", None)
+
+            assert max(prompt_tokens(request.body) for request in fake.requests) <= 9000
+            assert FACT in json.dumps(fake.requests[-1].body)
+            said = [json.dumps(request.body) for request in fake.requests]
+            assert 3 <= sum(map(is_summary, (request.body for request in fake.requests))) <= 100
+            assert sum('"type": "image"' in one for one in said) >= 19
+            assert sum("any more: the conversation grew too long" in one for one in said) >= 1
+            assert len(await world.store.list_turns("t", session.id, limit=1000)) == 200
 
 
 async def test_the_usage_of_a_summary_counts_in_the_turn_that_made_it(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What hostile commands try, and what comes of it. Each runs in the real bubblewrap, against a machine whose database,
 key, environment and neighbours hold a secret: it is in no output. All are small and end by themselves or by a limit."""
 
+import asyncio
 import errno
 import os
 import platform
@@ -13,14 +14,17 @@ from typing import NamedTuple
 import pytest
 
 from sandboxes.helpers import Machine, listener
-from turnwire.seams.sandbox import Stopped
+from turnwire.sandboxes import limits
+from turnwire.seams.sandbox import Command, Stopped
+from turnwire.seams.workspace import FileAccess, WorkspaceError
+from turnwire.workspaces.directory import DirectoryWorkspace
 
 pytestmark = [pytest.mark.tool("bwrap", "perl")]
 
-PTRACE, SOCKET, MEMFD, KEYCTL, SHMGET, MOUNT = {
-    "x86_64": (101, 41, 319, 250, 29, 165),
-    "aarch64": (117, 198, 279, 219, 194, 40),
-}.get(platform.machine(), (0, 0, 0, 0, 0, 0))
+PTRACE, SOCKET, MEMFD, KEYCTL, SHMGET, MOUNT, VM_READ, OPEN_HANDLE = {
+    "x86_64": (101, 41, 319, 250, 29, 165, 310, 304),
+    "aarch64": (117, 198, 279, 219, 194, 40, 270, 265),
+}.get(platform.machine(), (0, 0, 0, 0, 0, 0, 0, 0))
 PERL_ERRNO = 'print "errno ", $!+0, "\\n"'
 
 
@@ -57,11 +61,19 @@ ATTEMPTS = [
     Attempt("by /proc/1/cwd", "cat /proc/1/cwd/../../..%(data)s/key", GONE, 1),
     Attempt("by open descriptors", "for p in /proc/*/fd/*; do timeout 0.1 cat $p/../key $p; done 2>/dev/null </dev/null; echo -", "-"),
     Attempt("descriptors that were left open", "cd /proc/self/fd; echo *", "0 1 2 3\n", 0),
+    Attempt("a file by its handle", "perl -e '$h = pack(q(Iia8), 8, 1, q()); "
+            f"syscall({OPEN_HANDLE}, -100, $h, 0); {PERL_ERRNO}'", f"errno {errno.EPERM}"),
+    Attempt("other tenants beside the workspace", "ls /workspace/.. /workspace/../.. | grep -c -e other -e default", "0\n", 1),
+    Attempt("descriptors of bwrap", "ls /proc/1/fd 2>&1 | grep -c -v -e Permission -e '^[0-9]*$'", "0\n", 1),
+    Attempt("the file that sets its limits", "echo \"${BASH_ENV-unset}\"; env | grep -c BASH; ulimit -H -u", "unset\n0\n", 0),
     # The server's process
     Attempt("the environments of all processes", "cat /proc/*/environ | tr '\\0' '\\n'", "PATH=/usr/local/bin:", 0),
     Attempt("its own environment", "env | sort | cut -d= -f1 | xargs", "HOME LANG PATH PWD PYTHONUNBUFFERED SHLVL", 0),
     Attempt("the command line of bwrap", "tr '\\0' ' ' < /proc/1/cmdline | grep -c '[b]ind-fd'", "0\n", 1),
     Attempt("read the server's memory", "cat /proc/%(pid)s/mem", GONE, 1),
+    Attempt("read the server's memory by its number",
+            "perl -e '$b = q(x) x 8; $i = pack(q(QQ), unpack(q(Q), pack(q(P), $b)), 8); "
+            f"syscall({VM_READ}, %(pid)s, $i, 1, $i, 1, 0); {PERL_ERRNO}'", f"errno {errno.ESRCH}"),
     Attempt("kill the server", "kill -9 %(pid)s", "No such process", 1),
     Attempt("kill the server's group", "kill -9 -%(pid)s", "No such process", 1),
     Attempt("kill everybody", "sleep 9 & kill -9 -1; echo alone", "alone\n", 0),
@@ -76,6 +88,9 @@ ATTEMPTS = [
     Attempt("capabilities", "grep -h -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | xargs",
             "CapEff: 0000000000000000 CapBnd: 0000000000000000 NoNewPrivs: 1 Seccomp: 2", 0),
     Attempt("setuid", "cp /usr/bin/id me; chmod 6755 me; ./me -u", "1000\n", 0),
+    Attempt("setgid and sticky", "cp /usr/bin/id me; chmod 2755 me; ./me -g", "1000\n", 0),
+    Attempt("another user", "perl -e '$> = 0; $< = 0; print \"$< $>\n\"'", "1000 1000\n", 0),
+    Attempt("giving a file away", "touch f; chown 0:0 f", "Invalid argument", 1),
     Attempt("setuid of the system", "su -c id root </dev/null", "", 1),
     Attempt("a device", "mknod disk b 8 0", "Operation not permitted", 1),
     Attempt("the machine's disks", "ls /dev | xargs", "core fd full null ptmx pts random shm stderr stdin stdout tty urandom zero\n", 0),
@@ -146,6 +161,62 @@ def test_attempt(attempt: Attempt, box: Machine) -> None:
     if attempt.status is not None:
         assert ran.ending.exit_code == attempt.status, ran
     assert took_s < 12.0
+
+
+def test_a_command_that_renames_without_rest_leads_no_reader_and_no_writer_out(box: Machine) -> None:
+    """A folder and a link to the other tenant's change places while the server reads and writes below that name."""
+
+    async def race() -> tuple[int, int, list[str]]:
+        workspace = DirectoryWorkspace(box.workspace, FileAccess())
+        sandbox = box.sandbox()
+        script = (
+            f"mkdir d; echo mine > d/theirs; ln -s {box.other} link; echo ready; "
+            "while :; do mv -T d x && mv -T link d; mv -T d link && mv -T x d; done"
+        )
+        output = bytearray()
+        command = Command(argv=("bash", "-c", script), tenant="t", session_id="s", workspace=workspace, wall_s=3.0)
+        running = await sandbox.start(command, output.extend)
+        while not output:
+            await asyncio.sleep(0.01)
+        mine, refused, seen = 0, 0, list[str]()
+        while running.ending is None:
+            for verb in (_read, _write):
+                try:
+                    seen.append(verb(workspace))
+                    mine += 1
+                except WorkspaceError:
+                    refused += 1
+            await asyncio.sleep(0)
+        await sandbox.aclose()
+        return mine, refused, seen
+
+    mine, refused, seen = box.as_user(race)
+
+    assert mine > 10 and refused > 10, "they did not meet"
+    assert box.secret not in "".join(seen)
+    assert [path.name for path in box.other.iterdir()] == ["theirs"]
+    assert (box.other / "theirs").read_text() == box.secret
+
+
+def _read(workspace: DirectoryWorkspace) -> str:
+    with workspace.open("d/theirs") as file:
+        return file.stream.read().decode()
+
+
+def _write(workspace: DirectoryWorkspace) -> str:
+    with workspace.put("d/written", bytes_max=10) as upload:
+        upload.write(b"x")
+        upload.commit()
+    return ""
+
+
+def test_a_disk_that_gets_full_ends_commands(box: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = os.statvfs(box.workspace)
+    monkeypatch.setattr(limits, "DISK_FREE_BYTES_MIN", left.f_bavail * left.f_frsize + (1 << 40))
+
+    ran = box.run("echo begun; sleep 9; echo never")
+
+    assert (ran.output, ran.ending.stopped, ran.ending.exit_code) == ("begun\n", "disk", 137)
 
 
 def test_there_are_enough_attempts() -> None:
