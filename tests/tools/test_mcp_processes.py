@@ -3,7 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -11,6 +11,7 @@ from fakes.mcp_tools import Mcp, mcp, program
 from turnwire.sandboxes.bubblewrap import Bubblewrap
 from turnwire.sandboxes.host import NoSandbox
 from turnwire.sandboxes.limits import Limits
+from turnwire.seams.sandbox import Stopped
 from turnwire.tools import limits
 from turnwire.tools.mcp.config import McpServer
 
@@ -166,6 +167,19 @@ async def test_a_process_that_is_deaf_after_a_call_was_given_up_is_ended(
         assert asyncio.get_running_loop().time() - began < 0.2
         await made.until(lambda: processes(made) == 0)
 
+        assert (await made.counted())[0] == 1
+
+
+@pytest.mark.parametrize("why", [why for why in get_args(Stopped) if why != "killed"])
+async def test_a_process_that_was_stopped_says_why(tmp_path: Path, why: Stopped) -> None:
+    async with mcp(tmp_path, program()) as made:
+        calling = asyncio.create_task(made.failure("block"))
+        await made.until((tmp_path / "one" / "blocks").exists)
+        sandbox: Any = made.sandbox
+        [process] = sandbox._conversations.running
+        process.stop(why)
+
+        assert (await calling).startswith("The MCP server own broke off: the program was ended")
         assert (await made.counted())[0] == 1
 
 

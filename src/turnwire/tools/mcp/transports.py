@@ -148,9 +148,9 @@ class ConversationTransport(ClientTransport):
             None: f"ended with exit status {ending.exit_code}",
             "memory": "was ended, as its processes took more memory than they may together",
             "disk": "was ended, as the disk is nearly full",
+            "quota": "was ended, as its workspace has no room left",
             "output": "was ended, as it wrote too much to stderr",
-            "time": "was ended",
-        }[ending.stopped]
+        }.get(ending.stopped, "was ended")
         return f"the program {how}{f': {last}' if last else ''}"
 
     @contextlib.asynccontextmanager
