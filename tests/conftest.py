@@ -8,7 +8,15 @@ pytest_plugins = ["plugins.tools"]
 
 STARTS_SERVERS = (
     "cli/",
-    "client/",
+    "client/test_answers.py",
+    "client/test_cuts.py",
+    "client/test_files.py",
+    "client/test_founding.py",
+    "client/test_functions.py",
+    "client/test_life.py",
+    "client/test_outages.py",
+    "client/test_surface.py",
+    "client/test_turns.py",
     "conformance/",
     "console/",
     "crash/",

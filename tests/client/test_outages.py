@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from e2e.harness import Server
+from e2e.harness import Server, eventually
 from turnwire import (
     AsyncClient,
     Client,
@@ -161,3 +161,17 @@ def test_a_turn_that_waits_for_an_answer_is_found_by_a_new_program(server: Serve
     with Client(server.url, server.key) as tw:
         again = tw.sessions.get(session.id, on_approval=lambda call: False)
         assert again.follow().result().content[-1].text
+
+
+def test_a_turn_whose_events_were_swept_away_is_made_from_the_conversation(tmp_path: Path) -> None:
+    with Server(tmp_path, REPLAY_RETENTION_S=0.2) as server, Client(server.url, server.key) as tw:
+        session = tw.sessions.create(persistent=True)
+        first = session.send("/think Hm.\n/text one\n/call list_files\n/then\n/text two", idempotency_key="k")
+        whole = first.result()
+        api = server.api()
+        path = f"/v1/sessions/{session.id}/responses/{first.response_id}/events"
+        eventually(lambda: api.http.get(path).status_code == 404)
+
+        again = session.send("/think Hm.\n/text one\n/call list_files\n/then\n/text two", idempotency_key="k").result()
+        assert again == whole
+        assert session.follow().result() == whole
