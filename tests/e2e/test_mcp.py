@@ -99,6 +99,17 @@ def test_two_sessions_have_two_processes_and_two_workspaces(api: Api) -> None:
     assert json.loads(count)[0] == 2
 
 
+def test_a_tenant_s_process_sees_nothing_of_another_s(demo: Server, api: Api) -> None:
+    stranger = demo.api(demo.run("keys", "create", "other", "--tenant", "other").split()[-1])
+    mine, theirs = api.create()["id"], stranger.create()["id"]
+
+    run(api, mine, call("write", path="of-mine", text="x"), call("count"))
+    [(seen, _), (count, _)] = run(stranger, theirs, call("where"), call("count"))
+
+    assert json.loads(seen)[1] == []
+    assert json.loads(count)[0] == 2
+
+
 def test_a_session_s_process_ends_with_it(demo: Server, api: Api) -> None:
     session = api.create(persistent=True)["id"]
     run(api, session, call("count"))

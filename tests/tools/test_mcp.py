@@ -111,3 +111,23 @@ async def test_definitions_are_made_once_for_all_turns(tmp_path: Path) -> None:
         one, two = [(await made.tools.get_tools(made.context(name)))["count"] for name in ("one", "two")]
 
         assert one.tool_def is two.tool_def
+
+
+async def test_a_program_without_a_sandbox_that_dies_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MCP_RETRY_S", 0.1)
+    open_one = msgspec.structs.replace(program(), sandbox=False, paths=())
+    async with mcp(tmp_path, open_one, sandbox=NoSandbox()) as made:
+        first = await made.counted("one")
+        shared = await made.counted("two")
+        said = await made.failure("die")
+        await made.until(lambda: made.tools.states()["own"].startswith("down: "))
+        await made.until(lambda: made.tools.states()["own"].startswith("up, "))
+        anew = await made.counted()
+
+        assert made.tools.states()["own"] == "up, 13 tools, without a sandbox (sandbox = false)"
+
+    assert (first[1], shared[0]) == (shared[1], 2)
+    assert "broke off in the middle of this call, which may have taken effect" in said
+    assert anew[0] == 1 and anew[1] != first[1]
