@@ -132,6 +132,7 @@ class Named:
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
+        self.base_url = str(client.base_url).rstrip("/")
 
     def stream(self, method: str, path: str, **more: object):
         return self._client.stream(method, path, extensions={"sni_hostname": "agents.example"}, **more)  # type: ignore[arg-type]
@@ -203,6 +204,22 @@ def test_nginx_holds_no_stream_back_where_the_buffering_was_left_on(server: Serv
     page = replaced(BLOCKS["turnwire.conf"], {"proxy_buffering off; ": "proxy_buffering on; "})
     with nginx(tmp_path, server, page=page) as client:
         assert_one_by_one(client)
+
+
+@pytest.mark.tool("nginx", "openssl", "curl")
+def test_events_come_through_one_by_one_over_http_2(server: Server, tmp_path: Path) -> None:
+    with nginx(tmp_path, server) as client:
+        session = new_session(client)
+        auth = ["-H", f"Authorization: Bearer {KEY}", "-H", "Content-Type: application/json"]
+        url = f"{client.base_url}/v1/sessions/{session}/messages"
+        command = ["curl", "-sSNik", "--http2", *auth, "-d", '{"message": "/stream 8 10"}', url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as curl:
+            assert curl.stdout
+            first = curl.stdout.readline()
+            seen = [time.monotonic() for line in curl.stdout if line == "event: text.delta\n"]
+
+    assert first.startswith("HTTP/2 200")
+    assert len(seen) == 8 and seen[-1] - seen[0] > 0.5
 
 
 def assert_one_by_one(client: Named) -> None:
