@@ -125,6 +125,8 @@ ATTEMPTS = [
             "", 137, "memory", limits={"memory_bytes": 150 << 20}),
     Attempt("memory by /tmp", "head -c 30M /dev/zero > /tmp/x", "No space left", 1, limits={"tmp_bytes": 4 << 20}),
     Attempt("memory by /dev/shm", "head -c 100M /dev/zero > /dev/shm/x", "No space left", 1),
+    Attempt("memory by empty files in /tmp",
+            "perl -e 'for (1..400_000) { open F, q(>), qq(/tmp/$_) or last }'; sleep 9", "", 137, "memory"),
     Attempt("memory by memfd", f"perl -e '$n = \"x\"; syscall({MEMFD}, $n, 0); {PERL_ERRNO}'", f"errno {errno.EPERM}"),
     Attempt("memory by System V", f"perl -e 'syscall({SHMGET}, 0, 1 << 30, 0600); {PERL_ERRNO}'", f"errno {errno.EPERM}"),
     Attempt("a large file", "trap '' XFSZ; head -c 5M /dev/zero > big; wc -c < big", "1048576\n",

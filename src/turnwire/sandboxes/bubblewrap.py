@@ -74,7 +74,7 @@ class Bubblewrap:
         """By the further paths that a program sees, and whether it is talked with."""
         self._children = Children()
         self._conversations = Children("programs", CONVERSATIONS_MAX, SESSION_CONVERSATIONS_MAX)
-        self._watch = Watch(limits.memory_bytes)
+        self._watch = Watch(limits.memory_bytes, ("/tmp", "/dev/shm"))
         self._bwrap = Bwrap(Path(), "", ())
         self.status = self._find(_programs() if programs is None else programs)
 

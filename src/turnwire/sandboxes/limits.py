@@ -14,6 +14,10 @@ OPEN_FILES_MAX = 1024
 SHM_BYTES = 64 * MiB
 """Size of /dev/shm, as in containers: it is memory."""
 
+TMP_FILES_MAX = 200_000
+"""Files and folders in /tmp and /dev/shm together: an empty one takes a kilobyte of the kernel's memory, so some
+200 MB; more than the largest trees of dependencies."""
+
 ADDRESS_SPACE_BYTES = 64 * 1024 * MiB
 """Address space of a process. JavaScript and Java engines reserve tens of gigabytes that they never touch; what bounds
 memory is RLIMIT_DATA and the sum over all processes."""

@@ -2,14 +2,15 @@
 
 One look reads /proc once for all commands, in a worker thread; nothing is looked at while nothing runs. Memory is the
 sum of what is resident; only when that is over the limit, what processes share is counted once (PSS, which is slow to
-read). /tmp and /dev/shm are memory too, and have sizes of their own.
+read). /tmp and /dev/shm are memory too, and have sizes of their own; but an empty file there takes a kilobyte of the
+kernel's memory and nothing of that size, so files are counted.
 """
 
 import asyncio
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from turnwire.sandboxes import limits
@@ -24,8 +25,9 @@ _PROC = Path("/proc")
 class Watch:
     """Ends children that take too much."""
 
-    def __init__(self, memory_bytes: int) -> None:
-        self._memory_bytes = memory_bytes
+    def __init__(self, memory_bytes: int, folders_in_memory: Sequence[str] = ()) -> None:
+        """`folders_in_memory`: of each child's own, as it sees them."""
+        self._memory_bytes, self._folders_in_memory = memory_bytes, folders_in_memory
         self._watched: dict[Child, list[int]] = {}
         self._quotas = QuotaWatch()
         self._task: asyncio.Task[None] | None = None
@@ -62,14 +64,16 @@ class Watch:
             for child, folders in self._watched.items():
                 if any(_free_bytes(folder) < limits.DISK_FREE_BYTES_MIN for folder in folders):
                     child.stop("disk")
-            large = await asyncio.to_thread(larger_than, self._memory_bytes, [child.pid for child in self._watched])
+            pids = [child.pid for child in self._watched]
+            large = await asyncio.to_thread(larger_than, self._memory_bytes, pids, self._folders_in_memory)
             for child in self._watched:
                 if child.pid in large:
                     child.stop("memory")
 
 
-def larger_than(memory_bytes: int, pids: Iterable[int]) -> set[int]:
-    """Those processes that take more memory than this, with all that descend from them. All get their priority."""
+def larger_than(memory_bytes: int, pids: Iterable[int], folders: Sequence[str] = ()) -> set[int]:
+    """Those processes that take more memory than this, with all that descend from them, or have too many files in their
+    folders in memory. All get their priority."""
     resident, children = _table()
     found: set[int] = set()
     for pid in pids:
@@ -80,9 +84,21 @@ def larger_than(memory_bytes: int, pids: Iterable[int]) -> set[int]:
         if (
             sum(resident.get(one, 0) for one in family) > memory_bytes
             and sum(map(_proportional, family)) > memory_bytes
-        ):
+        ) or sum(_files_in(folder, family) for folder in folders) > limits.TMP_FILES_MAX:
             found.add(pid)
     return found
+
+
+def _files_in(folder: str, family: Sequence[int]) -> int:
+    """Files in a filesystem that the sandbox has at this place, by whichever process of it lets its root be seen; 0
+    while it has none of its own yet."""
+    for pid in family[1:4]:
+        with contextlib.suppress(OSError):
+            inside = f"/proc/{pid}/root{folder}"
+            if os.stat(inside).st_dev != os.stat(folder).st_dev:  # noqa: PTH116 (as statvfs below)
+                status = os.statvfs(inside)
+                return status.f_files - status.f_ffree
+    return 0
 
 
 def _free_bytes(folder: int) -> int:

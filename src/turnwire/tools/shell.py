@@ -171,7 +171,7 @@ def _result(output: Output, ending: Ending, timeout_s: float) -> str:
 def _why(ending: Ending) -> str:
     return {
         "output": ": it wrote too much output (write it into a file instead)",
-        "memory": ": its processes took more memory than they may together",
+        "memory": ": it took more memory than it may, all its processes and the files in /tmp together",
         "disk": ": the disk is nearly full",
         "quota": ": the workspace holds more than it may (delete something; nothing can be added until then)",
     }.get(ending.stopped or "", "")

@@ -146,7 +146,7 @@ class ConversationTransport(ClientTransport):
             return f"{_NOT_THERE} ({last})"
         how = {
             None: f"ended with exit status {ending.exit_code}",
-            "memory": "was ended, as its processes took more memory than they may together",
+            "memory": "was ended, as it took more memory than it may, all its processes and the files in /tmp together",
             "disk": "was ended, as the disk is nearly full",
             "quota": "was ended, as its workspace has no room left",
             "output": "was ended, as it wrote too much to stderr",
