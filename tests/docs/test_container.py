@@ -36,6 +36,14 @@ def test_the_image_runs_as_a_user_of_its_own_with_its_data_in_the_volume() -> No
     assert IMAGE.env["TURNWIRE_DATA_DIR"] == IMAGE.last("VOLUME") == "/data"
 
 
+def test_the_compose_file_is_one() -> None:
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    command = [checker, "--builtin-schema", "vendor.compose-spec", ROOT / "compose.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_compose_file_fits_the_image() -> None:
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
     (service,) = compose["services"].values()
