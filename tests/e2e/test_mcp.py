@@ -57,7 +57,7 @@ def demo(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 def test_the_start_up_lines_say_the_states(demo: Server) -> None:
     states = dict(line.removeprefix("  mcp      ").split(": ", 1) for line in demo.start_lines if "  mcp  " in line)
 
-    assert states["own"] == "up, 13 tools, in the sandbox, a process for each session"
+    assert states["own"] == "up, 14 tools, in the sandbox, a process for each session"
     assert states["time"] == "up, 2 tools, in the sandbox, a process for each session"
     assert states["there"].startswith("up, ")
     assert states["gone"].startswith("down: ")
@@ -164,7 +164,7 @@ def test_the_doctor_says_the_states(config: Path, tmp_path: Path) -> None:
 
     assert said.returncode == 0, said.stdout + said.stderr
     assert [line.split()[0] for line in lines] == ["ok", "ok", "ok", "note", "note"]
-    assert "own: up, 13 tools, in the sandbox" in lines[0]
+    assert "own: up, 14 tools, in the sandbox" in lines[0]
     assert "no such program in the sandbox" in lines[4]
 
 

@@ -92,6 +92,13 @@ def junk() -> str:
     return "well"
 
 
+def babble(line: str) -> str:
+    """Print without end."""
+    data = (line + "\n").encode() * 1000
+    while True:
+        os.write(1, data)
+
+
 def refuse() -> str:
     """Fail."""
     raise ValueError("no, not that")
@@ -111,7 +118,7 @@ def picture(torn: bool = False) -> list[dict[str, Any]]:
     return [{"type": "text", "text": "Here it is:"}, image]
 
 
-TOOLS = (where, write, count, hang, block, spin, tick, die, flood, large, junk, refuse, picture)
+TOOLS = (where, write, count, hang, block, spin, tick, die, flood, large, junk, babble, refuse, picture)
 APART = (hang,)
 
 

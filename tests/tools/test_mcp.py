@@ -126,7 +126,7 @@ async def test_a_program_without_a_sandbox_that_dies_is_started_again(
         await made.until(lambda: made.tools.states()["own"].startswith("up, "))
         anew = await made.counted()
 
-        assert made.tools.states()["own"] == "up, 13 tools, without a sandbox (sandbox = false)"
+        assert made.tools.states()["own"] == "up, 14 tools, without a sandbox (sandbox = false)"
 
     assert (first[1], shared[0]) == (shared[1], 2)
     assert "broke off in the middle of this call, which may have taken effect" in said

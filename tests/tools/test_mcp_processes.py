@@ -25,7 +25,7 @@ def processes(made: Mcp) -> int:
 
 async def test_its_tools_are_known_before_any_session_and_no_process_waits_for_one(tmp_path: Path) -> None:
     async with mcp(tmp_path, program()) as made:
-        assert made.tools.states() == {"own": "up, 13 tools, in the sandbox, a process for each session"}
+        assert made.tools.states() == {"own": "up, 14 tools, in the sandbox, a process for each session"}
         assert "where" in await made.names()
         await made.until(lambda: processes(made) == 0)
 
@@ -189,6 +189,28 @@ async def test_a_message_without_an_end_is_cut_off(tmp_path: Path) -> None:
 
         assert said == "The MCP server own broke off: it sent a message of more than 8388608 bytes."
         assert (await made.counted())[0] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line", ["x", "", '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}']
+)
+async def test_one_that_writes_without_end_holds_up_nobody(tmp_path: Path, line: str) -> None:
+    async with mcp(tmp_path, program()) as made:
+        calling = asyncio.create_task(made.call("babble", line=line))
+        late = 0.0
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 1.5
+        while loop.time() < until:
+            began = loop.time()
+            await asyncio.sleep(0.01)
+            late = max(late, loop.time() - began)
+        calling.cancel()
+        [ended], _ = await asyncio.wait([calling])
+
+        assert late < 0.5
+        assert ended.cancelled() or "lines that are no messages" in str(ended.exception())
+        assert (await made.counted("two"))[0] == 1
 
 
 async def test_large_results_pictures_refusals_and_lines_that_are_no_messages(tmp_path: Path) -> None:

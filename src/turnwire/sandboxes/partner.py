@@ -32,6 +32,8 @@ class Partner(Child):
             os.set_blocking(pipe.fileno(), False)
 
     async def read(self) -> bytes:
+        # Who reads a flood is not to keep the event loop from all others.
+        await asyncio.sleep(0)
         while not self._ended.done():
             try:
                 return os.read(self._stdout.fileno(), READ_BYTES)

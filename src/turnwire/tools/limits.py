@@ -155,6 +155,9 @@ MCP_END_S = 1.0
 MCP_MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 """Bytes of one message of an MCP server: a page of text or a picture, not a flood."""
 
+MCP_JUNK_LINES_MAX = 1000
+"""Lines of a program that are no messages, which are passed over: a careless program prints some when it starts."""
+
 MCP_ERRORS_BYTES_KEPT = 4096
 """Bytes kept of what a program writes to stderr: its last words tell why it ended."""
 

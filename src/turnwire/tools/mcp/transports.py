@@ -181,15 +181,19 @@ class ConversationTransport(ClientTransport):
         del self._errors[: -limits.MCP_ERRORS_BYTES_KEPT]
 
     async def _read(self, conversation: Conversation, out: Any) -> None:
-        junk_told = False
+        junk = 0
         async with out:
             async for line in self._lines(conversation):
                 try:
                     message = mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)
                 except ValueError:
-                    if not junk_told and line.strip():
+                    junk += 1
+                    if junk == 1:
                         log.warning("mcp_line_ignored", server=self._name, line=line[:200].decode("utf-8", "replace"))
-                        junk_told = True
+                    if junk > limits.MCP_JUNK_LINES_MAX:
+                        self._trouble = "it writes lines that are no messages, and too many of them"
+                        conversation.kill()
+                        break
                     continue
                 try:
                     await out.send(SessionMessage(message))
