@@ -1,4 +1,4 @@
-"""Make docs/reference/*.md and docs/settings.md from the code: events, errors, routes, the command line, settings.
+"""Make docs/reference/*.md and docs/settings.md from the code: what callers, operators and agents meet.
 
     python scripts/docs_reference.py          write what has changed
     python scripts/docs_reference.py --check  write nothing; exit code 1 when a page is not as the code is
@@ -6,6 +6,9 @@
 Pages are committed, so that they can be read in the repository; tests/docs/test_reference.py compares them.
 """
 
+import ast
+import importlib
+import itertools
 import json
 import re
 import sys
@@ -212,6 +215,82 @@ def cli_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def tools_page() -> str:
+    """From the toolsets, as models are told of them."""
+    from turnwire.tools.files import FileTools
+    from turnwire.tools.progress import ProgressTools
+    from turnwire.tools.shell import ShellTools
+    from turnwire.tools.web import WebTools
+
+    nothing = typing.cast(Any, None)  # none is called
+    lines = [
+        "# Tools",
+        "",
+        f"{MADE} It is what a model is told of the server's own tools; [the guide](../guides/tools.md) says more, and",
+        "tools of MCP servers and functions of the caller stand beside them.",
+    ]
+    for toolset in (FileTools(), ShellTools(nothing), ProgressTools(), WebTools()):
+        for name, tool in toolset.tools.items():
+            schema = tool.function_schema.json_schema
+            lines += [
+                "",
+                f"## `{name}`",
+                "",
+                _paragraph(tool.description or ""),
+                "",
+                "| input | type | |",
+                "|---|---|---|",
+            ]
+            for field, what in schema["properties"].items():
+                note = "Needed." if field in schema.get("required", []) else _default_words(what)
+                words = " ".join(part for part in (_cell(what.get("description", "")), note) if part)
+                lines.append(f"| `{field}` | {_cell(_schema_words(what, linked=False))} | {words} |")
+    return "\n".join(lines) + "\n"
+
+
+LIMITS = {
+    "Turns, streams and conversations": "engine/limits.py",
+    "Tools": "tools/limits.py",
+    "Skills": "skills/limits.py",
+}
+
+
+def limits_page() -> str:
+    """From the modules of limits: each constant, its value and the text below it."""
+    lines = [
+        "# Limits",
+        "",
+        f"{MADE} Each limit has its unit in its name, and a reason. They are no settings: those are in",
+        "[Settings](../settings.md), and the sandbox's in [its guide](../guides/sandbox.md#limits).",
+    ]
+    for title, name in LIMITS.items():
+        path = ROOT / "src" / "turnwire" / name
+        module = importlib.import_module(f"turnwire.{name.removesuffix('.py').replace('/', '.')}")
+        lines += ["", f"## {title}", "", "| limit | value | what, and why |", "|---|---|---|"]
+        for constant, why in _constants(path):
+            lines.append(f"| `{constant}` | {_amount(constant, getattr(module, constant))} | {_cell(why)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _constants(path: Path) -> Iterator[tuple[str, str]]:
+    """Each constant of a module with the text that stands below it."""
+    body = ast.parse(path.read_text("utf-8")).body
+    for statement, after in itertools.pairwise(body):
+        match statement, after:
+            case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(why))):
+                yield name, why
+
+
+def _amount(name: str, value: Any) -> str:
+    if isinstance(value, tuple | list | set | frozenset):
+        return ", ".join(f"`{item}`" for item in value)
+    if isinstance(value, int) and "BYTES" in name:
+        for unit, size in (("MiB", 1024 * 1024), ("KiB", 1024)):
+            if value >= size and value % size == 0:
+                return f"{value // size} {unit}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else f"`{value}`"
+
+
 def settings_page() -> str:
     from turnwire.cli.reference import settings_markdown
 
@@ -224,6 +303,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/errors.md": errors_page,
     "docs/reference/routes.md": routes_page,
     "docs/reference/cli.md": cli_page,
+    "docs/reference/tools.md": tools_page,
+    "docs/reference/limits.md": limits_page,
 }
 
 
@@ -317,10 +398,12 @@ def _first_sentence(operation: dict[str, Any]) -> str:
     )
 
 
-def _schema_words(schema: dict[str, Any]) -> str:
+def _schema_words(schema: dict[str, Any], *, linked: bool = True) -> str:
     """A schema in a word or two; bounds included."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
+        if not linked:
+            return f"`{name}`"
         return f"[`{name}`](#{name.lower()})"
     for word in ("anyOf", "oneOf"):
         if word in schema:
@@ -333,7 +416,7 @@ def _schema_words(schema: dict[str, Any]) -> str:
         return f"`{schema['const']}`"
     kind = schema.get("type", "anything")
     if kind == "array":
-        return f"list of {_schema_words(schema.get('items', {}))}"
+        return f"list of {_schema_words(schema.get('items', {}), linked=linked)}"
     word = {"string": "text", "boolean": "true or false", "null": "null"}.get(kind, kind)
     low, high = schema.get("minimum"), schema.get("maximum")
     bounds = [f"from {low}" if low is not None else "", f"to {high}" if high is not None else ""]

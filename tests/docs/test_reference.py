@@ -7,6 +7,7 @@ import pytest
 import typer.main
 
 import docs_reference
+from e2e.harness import Server
 from turnwire.cli.app import app
 from turnwire.protocol.errors import ERRORS
 from turnwire.protocol.events import EVENTS
@@ -47,6 +48,20 @@ def test_every_route_is_documented() -> None:
 
     assert len(routes) > 20
     assert set(re.findall(r"^## `([A-Z]+ /[^`]*)`$", page("docs/reference/routes.md"), re.MULTILINE)) == routes
+
+
+def test_every_tool_of_a_server_is_documented(tmp_path: Path) -> None:
+    with Server(tmp_path, fetch_enabled="true") as server:
+        refused = server.api().refused(
+            "POST", "/v1/sessions", 400, "invalid_request", json={"approvals": ["none_such"]}
+        )
+    names = re.search(r"it has (.*)\.$", refused.json()["message"])
+    assert names
+    tools = set(names[1].split(", "))
+
+    assert {"read_file", "fetch_url"} < tools
+    assert tools == set(re.findall(r"^## `([a-z_]+)`$", page("docs/reference/tools.md"), re.MULTILINE))
+    assert all(f"`{tool}`" in page("docs/guides/tools.md") for tool in tools)
 
 
 def test_every_command_and_option_is_documented() -> None:
