@@ -244,6 +244,7 @@ def tools_page() -> str:
             for field, what in schema["properties"].items():
                 note = "Needed." if field in schema.get("required", []) else _default_words(what)
                 words = " ".join(part for part in (_cell(what.get("description", "")), note) if part)
+                words = words.replace("*", "\\*")
                 lines.append(f"| `{field}` | {_cell(_schema_words(what, linked=False))} | {words} |")
     return "\n".join(lines) + "\n"
 
@@ -286,7 +287,7 @@ def _amount(name: str, value: Any) -> str:
         return ", ".join(f"`{item}`" for item in value)
     if isinstance(value, int) and "BYTES" in name:
         for unit, size in (("MiB", 1024 * 1024), ("KiB", 1024)):
-            if value >= size and value % size == 0:
+            if value % size == 0 and size <= value < 1024 * size:
                 return f"{value // size} {unit}"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else f"`{value}`"
 

@@ -50,6 +50,8 @@ def test_every_route_is_documented() -> None:
     assert set(re.findall(r"^## `([A-Z]+ /[^`]*)`$", page("docs/reference/routes.md"), re.MULTILINE)) == routes
 
 
+@pytest.mark.slow
+@pytest.mark.tool("bwrap")
 def test_every_tool_of_a_server_is_documented(tmp_path: Path) -> None:
     with Server(tmp_path, fetch_enabled="true") as server:
         refused = server.api().refused(
