@@ -49,6 +49,8 @@ class Founding:
         self.busy: dict[str, bool] = {}
         self.requests: list[str] = []
         self.lock = threading.Lock()
+        self.strict = False
+        """Whether unknown fields of a message are refused."""
         self.port = 0
 
     @property
@@ -139,7 +141,11 @@ class _Handler(BaseHTTPRequestHandler):
             case ["v1", "sessions"]:
                 self._json(201, {"id": self.of.create()})
             case ["v1", "sessions", session, "messages"] if session in self.of.sessions:
-                self._turn(session, json.loads(body)["message"])
+                message = json.loads(body)
+                if self.of.strict and set(message) != {"message"}:
+                    self._json(422, {"detail": "extra fields not permitted"})
+                else:
+                    self._turn(session, message["message"])
             case _:
                 self._json(404, {"detail": "Not Found"})
 

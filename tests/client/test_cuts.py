@@ -1,6 +1,7 @@
 """The connection is cut at every single byte of a turn, and the turn is read the same each time."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from client.proxy import CuttingProxy, Mode
 from e2e.harness import Server
-from turnwire import AsyncClient, Client, Event, MessageCreated, ToolCallAnswered
+from turnwire import AsyncClient, Client, ClientError, Event, MessageCreated, ToolCallAnswered
 
 MESSAGE = (
     '/think Hm, “two” files.\n/text I look at both.\n/call write_file {"path": "ä.txt", "content": "x\\ny"}\n'
@@ -207,3 +208,16 @@ async def test_an_upload_that_is_cut_off_is_sent_again(demo: Server) -> None:
             assert proxy.cuts == 1
 
     await for_all(range(0, 600, 60), check)
+
+
+async def test_a_pipe_that_was_cut_off_is_not_sent_in_part(demo: Server) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * 60_000)
+    os.close(writer)
+
+    proxy = CuttingProxy(demo.port, of=b"/files/piped ", after_request=200)
+    async with proxy.running(), AsyncClient(proxy.url, demo.key) as tw:
+        session = await tw.sessions.create(workspace="private")
+        with open(reader, "rb") as file, pytest.raises(ClientError, match="can't be read a second time"):  # noqa: PTH123
+            await session.files.upload(file, "piped")
+        assert [file.name async for file in session.files.list()] == []

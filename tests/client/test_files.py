@@ -1,6 +1,7 @@
 """Files and skills through the client, against a real server."""
 
 import io
+import os
 import threading
 import zipfile
 from pathlib import Path
@@ -251,3 +252,35 @@ def test_idle_sessions_are_deleted_in_one(tw: Client) -> None:
     assert tw.sessions.delete_many(status="idle") > 0
     with pytest.raises(NotFound):
         session.refresh()
+
+
+def test_a_file_that_is_open_as_text_is_refused(session: Session, local: Path) -> None:
+    with local.open() as file, pytest.raises(TypeError, match="binary mode"):
+        session.files.upload(file, "a")  # type: ignore[arg-type]
+
+
+def test_a_pipe_is_uploaded(session: Session) -> None:
+    reader, writer = os.pipe()
+    threading.Thread(target=lambda: (os.write(writer, b"from a pipe"), os.close(writer))).start()
+    with open(reader, "rb") as file:  # noqa: PTH123
+        session.files.upload(file, "piped")
+
+    assert session.files.read("piped") == b"from a pipe"
+
+
+def test_a_file_that_shrinks_while_it_is_sent_is_said(session: Session, local: Path) -> None:
+    def shrink(done: int, total: int | None) -> None:
+        os.truncate(local, done)
+
+    with pytest.raises(ClientError, match="was changed while it was sent: 262144 of 1024000"):
+        session.files.upload(local, progress=shrink)
+    assert list(session.files.list()) == []
+
+
+def test_a_file_that_grows_while_it_is_sent_is_sent_as_it_was(session: Session, local: Path) -> None:
+    def grow(done: int, total: int | None) -> None:
+        with local.open("ab") as file:
+            file.write(b"more" * 1000)
+
+    assert session.files.upload(local, progress=grow).size == len(CONTENT)
+    assert session.files.read("here.bin") == CONTENT

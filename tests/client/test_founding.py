@@ -183,3 +183,9 @@ def test_an_ending_that_was_missed_may_be_an_error(talking: Founding) -> None:
 
         *_, last = list(turn)
     assert isinstance(last, MessageError)
+
+
+def test_a_strict_server_is_sent_the_one_field_that_it_knows(plain: Founding) -> None:
+    plain.strict = True
+    with Client(plain.url, "k") as tw:
+        assert tw.sessions.create().send("hi").text() == TEXT

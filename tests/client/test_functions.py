@@ -190,9 +190,9 @@ def test_dataclasses_lists_and_nothing_are_results(tw: Client) -> None:
         return None
 
     session = tw.sessions.create(tools=[place, nothing])
-    assert results(session.send("/call place\n/call nothing")) == [
-        ('[{"country":"CH","town":"Bern"}]', False),
+    assert sorted(results(session.send("/call place\n/call nothing"))) == [
         ("", False),
+        ('[{"country":"CH","town":"Bern"}]', False),
     ]
 
 
@@ -324,3 +324,16 @@ def test_a_client_tool_can_be_written_out() -> None:
     made = ClientTool("x", "X.", {"type": "object", "properties": {"a": {}}}, lambda a: a, {"a": int})
 
     assert made.call({"a": 1}) == 1
+
+
+def test_a_result_that_the_server_does_not_take_is_told_to_the_model(tw: Client) -> None:
+    def much() -> str:
+        return "x" * (5 * 1024 * 1024)
+
+    def little() -> str:
+        return "y"
+
+    session = tw.sessions.create(tools=[much, little])
+    first, second = sorted(results(session.send("/call much\n/call little")))
+    assert first[0].startswith("The result can't be sent: ")
+    assert (first[1], second) == (True, ("y", False))

@@ -1,5 +1,7 @@
 """Servers that die, hang, refuse: the client goes on, or says in time that it can't."""
 
+import asyncio
+import random
 import socket
 import threading
 import time
@@ -175,3 +177,37 @@ def test_a_turn_whose_events_were_swept_away_is_made_from_the_conversation(tmp_p
         again = session.send("/think Hm.\n/text one\n/call list_files\n/then\n/text two", idempotency_key="k").result()
         assert again == whole
         assert session.follow().result() == whole
+
+
+@pytest.mark.long
+async def test_many_turns_live_through_many_deaths_of_the_server(tmp_path: Path) -> None:
+    calls: dict[int, int] = {}
+
+    def tool_of(number: int) -> Callable[[int], str]:
+        def look(n: int) -> str:
+            calls[number] = calls.get(number, 0) + 1
+            time.sleep(random.random())
+            return f"{number}-{n}"
+
+        return look
+
+    async def one(tw: AsyncClient, number: int) -> str:
+        session = await tw.sessions.create(tools=[tool_of(number)], persistent=True)
+        steps = "\n/then\n".join(f'/text {n}\n/stream 20 40\n/call look {{"n": {n}}}' for n in range(5))
+        result = await session.send(f"{steps}\n/then\n/text end").result()
+        assert (await session.messages())[-1].content == result.content
+        return " ".join(block.content for block in result.content if hasattr(block, "is_error"))
+
+    with Server(tmp_path, RECOVERIES_MAX=100) as server:
+        async with AsyncClient(server.url, server.key) as tw:
+            tasks = [asyncio.create_task(one(tw, number)) for number in range(12)]
+            deaths = 0
+            while not all(task.done() for task in tasks):
+                await asyncio.sleep(0.5 + random.random())
+                await asyncio.to_thread(die_and_come_back, server)
+                deaths += 1
+            answers = await asyncio.gather(*tasks)
+
+    assert deaths > 1
+    assert answers == [" ".join(f"{number}-{n}" for n in range(5)) for number in range(12)]
+    assert calls == dict.fromkeys(range(12), 5)

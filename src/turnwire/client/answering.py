@@ -8,7 +8,7 @@ from typing import Any, cast
 from turnwire.client.api import Api, json_request
 from turnwire.client.functions import ClientTool, content_of
 from turnwire.client.steps import Flow, Outcome, Raised, Run
-from turnwire.protocol.errors import Conflict, NotFound
+from turnwire.protocol.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
 from turnwire.protocol.events import ToolCallRequested
 
 log = logging.getLogger("turnwire.client")
@@ -45,18 +45,25 @@ class Answerer:
 
 
 def post_answers(api: Api, session_path: str, answers: Iterable[Answer], *, strict: bool = False) -> Flow[None]:
-    """Send answers. Unless `strict`, those that come too late, or are not the first, are dropped."""
+    """Send answers. Unless `strict`, those that come too late, or are not the first, are dropped, and of a result that
+    the server does not take the model is told."""
     answers = list(answers)
     try:
         yield from api.call(json_request("POST", f"{session_path}/tool_results", {"results": answers}))
-    except (Conflict, NotFound) as exc:
+    except (Conflict, NotFound, InvalidRequest, PayloadTooLarge) as exc:
         if strict:
             raise
-        if len(answers) == 1:
+        if len(answers) > 1:  # all of a request are taken, or none
+            for answer in answers:
+                yield from post_answers(api, session_path, [answer])
+        elif isinstance(exc, Conflict | NotFound):
             log.warning("The answer to the call %s came too late, or was not the first: %s", answers[0]["id"], exc)
-            return
-        for answer in answers:  # all of a request are taken, or none
-            yield from post_answers(api, session_path, [answer])
+        elif answers[0].get("is_error", True):
+            raise
+        else:
+            log.warning("The result of the call %s can't be sent: the model is told so. %s", answers[0]["id"], exc)
+            refused = {"id": answers[0]["id"], "content": f"The result can't be sent: {exc}", "is_error": True}
+            yield from post_answers(api, session_path, [refused])
 
 
 def approval(call_id: str, said: Any) -> Answer:

@@ -9,6 +9,7 @@ import httpx2
 
 from turnwire.client import http
 from turnwire.client.api import Api, Options
+from turnwire.client.errors import ClientError
 from turnwire.client.records import Waiting
 from turnwire.client.steps import (
     Broken,
@@ -123,6 +124,9 @@ class Line:
                 case _:
                     assert isinstance(step, Hangup), step
                     self.hangup()
+        except httpx2.LocalProtocolError as exc:
+            self.hangup()
+            raise ClientError(f"This request can't be sent: {exc}.") from exc
         except httpx2.RequestError as exc:
             self.hangup()
             raise http.broken(exc) from exc
@@ -182,11 +186,12 @@ class Line:
 def _pieces(source: Source) -> Iterator[bytes]:
     done = 0
     with source.open() as file:
-        while piece := file.read(http.PIECE_BYTES):
+        while piece := file.read(http.piece_bytes(source, done)):
             yield piece
             done += len(piece)
             if source.progress is not None:
                 source.progress(done, source.size)
+    http.check_whole(source, done)
 
 
 def _outcome(call: Callable[[], Any]) -> Outcome:

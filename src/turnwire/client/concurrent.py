@@ -10,6 +10,7 @@ import httpx2
 
 from turnwire.client import http
 from turnwire.client.api import Api, Options
+from turnwire.client.errors import ClientError
 from turnwire.client.functions import is_async
 from turnwire.client.records import Waiting
 from turnwire.client.steps import (
@@ -126,6 +127,9 @@ class AsyncLine:
                 case _:
                     assert isinstance(step, Hangup), step
                     await self.hangup()
+        except httpx2.LocalProtocolError as exc:
+            await self.hangup()
+            raise ClientError(f"This request can't be sent: {exc}.") from exc
         except httpx2.RequestError as exc:
             await self.hangup()
             raise http.broken(exc) from exc
@@ -187,11 +191,12 @@ class AsyncLine:
 async def _pieces(source: Source) -> AsyncGenerator[bytes, None]:
     done = 0
     with await asyncio.to_thread(source.open) as file:
-        while piece := await asyncio.to_thread(file.read, http.PIECE_BYTES):
+        while piece := await asyncio.to_thread(file.read, http.piece_bytes(source, done)):
             yield piece
             done += len(piece)
             if source.progress is not None:
                 source.progress(done, source.size)
+    http.check_whole(source, done)
 
 
 async def _outcomes(calls: list[Callable[[], Any]]) -> list[Outcome]:

@@ -8,7 +8,8 @@ import httpx2
 
 from turnwire.client.address import is_local
 from turnwire.client.api import Options
-from turnwire.client.steps import Broken, Reply
+from turnwire.client.errors import ClientError
+from turnwire.client.steps import Broken, Reply, Source
 
 ANSWER_TIMEOUT_S = 60.0
 """For an answer's head, and between its pieces: servers answer at once, but may have to write to a slow disk."""
@@ -75,3 +76,14 @@ def set_read_timeout(response: httpx2.Response, timeout_s: float) -> None:
 
 def reply_of(response: httpx2.Response, body: bytes = b"") -> Reply:
     return Reply(response.status_code, response.headers, body)
+
+
+def piece_bytes(source: Source, done: int) -> int:
+    """How much to read of an upload: a file that grows meanwhile is sent as long as it was announced."""
+    return PIECE_BYTES if source.size is None else min(PIECE_BYTES, source.size - done)
+
+
+def check_whole(source: Source, done: int) -> None:
+    """ClientError when an upload has become shorter than was announced: the server must not take it for the whole."""
+    if source.size is not None and done != source.size:
+        raise ClientError(f"The file was changed while it was sent: {done} of {source.size} bytes were there.")

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
 from turnwire.client.errors import ClientError
@@ -56,14 +56,18 @@ def upload(
 
 
 def source_of(content: Content, progress: Progress | None = None) -> Source:
-    """The body that `content` is. An open file is read from where it stands, at each try."""
+    """The body that `content` is. An open file is read from where it stands, at each try; a pipe only once."""
     if isinstance(content, bytes):
         return Source(lambda: io.BytesIO(content), len(content), progress)
     if isinstance(content, str | os.PathLike):
         return Source(lambda: Path(content).open("rb"), Path(content).stat().st_size, progress)
-    file, start = content, content.tell() if content.seekable() else None
-    size = None if start is None else file.seek(0, io.SEEK_END) - start
-    return Source(lambda: _again(file, start), size, progress)
+    if cast("object", content.read(0)) == "":
+        raise TypeError("The file is open as text: open it in binary mode ('rb').")
+    if not content.seekable():
+        return Source(_once(content), None, progress)
+    start = content.tell()
+    size = content.seek(0, io.SEEK_END) - start
+    return Source(lambda: _again(content, start), size, progress)
 
 
 class _Kept(io.RawIOBase):
@@ -76,10 +80,21 @@ class _Kept(io.RawIOBase):
         return self._file.read(size)
 
 
-def _again(file: BinaryIO, start: int | None) -> Any:
-    if start is not None:
-        file.seek(start)
+def _again(file: BinaryIO, start: int) -> Any:
+    file.seek(start)
     return _Kept(file)
+
+
+def _once(file: BinaryIO) -> Callable[[], Any]:
+    """A pipe can't be read a second time: what was taken from it is gone."""
+    left = [file]
+
+    def open_() -> Any:
+        if not left:
+            raise ClientError("The connection broke off, and what was to be sent can't be read a second time.")
+        return _Kept(left.pop())
+
+    return open_
 
 
 def download(
