@@ -96,7 +96,7 @@ def test_what_was_missed_after_leaving_is_made_from_the_conversation(talking: Fo
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.long)])
 async def test_a_cut_after_any_byte_gives_the_same_message(talking: Founding, step: int) -> None:
     async def check(offset: int) -> None:
         proxy = CuttingProxy(talking.port, of=b"POST /v1/sessions/", after_answer=offset)
