@@ -3,11 +3,30 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Literal
 
 Mode = Literal["fin", "rst"]
+
+AT_ONCE = 24
+
+
+async def for_all(numbers: Iterable[int], check: Callable[[int], Awaitable[None]]) -> None:
+    """`check(n)` for all numbers, some at a time."""
+    todo = iter(numbers)
+
+    async def work() -> None:
+        for number in todo:
+            try:
+                await check(number)
+            except BaseException as exc:
+                exc.add_note(f"cut after {number} bytes")
+                raise
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(work())
 
 
 class CuttingProxy:

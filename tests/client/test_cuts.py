@@ -3,14 +3,14 @@
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from client.proxy import CuttingProxy, Mode
+from client.proxy import CuttingProxy, Mode, for_all
 from e2e.harness import Server
 from turnwire import AsyncClient, Client, ClientError, Event, MessageCreated, ToolCallAnswered
 
@@ -18,24 +18,6 @@ MESSAGE = (
     '/think Hm, “two” files.\n/text I look at both.\n/call write_file {"path": "ä.txt", "content": "x\\ny"}\n'
     '/then\n/text "Done.\\u2028👍"'
 )
-AT_ONCE = 24
-
-
-async def for_all(numbers: Iterable[int], check: Callable[[int], Awaitable[None]]) -> None:
-    """`check(n)` for all numbers, some at a time."""
-    todo = iter(numbers)
-
-    async def work() -> None:
-        for number in todo:
-            try:
-                await check(number)
-            except BaseException as exc:
-                exc.add_note(f"cut after {number} bytes")
-                raise
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
-            group.create_task(work())
 
 
 class Recorded:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from client.founding import CONTENT, Founding
-from client.proxy import CuttingProxy
-from client.test_cuts import for_all
+from client.proxy import CuttingProxy, for_all
 from turnwire import (
     AsyncClient,
     Client,

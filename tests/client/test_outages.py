@@ -179,6 +179,21 @@ def test_a_turn_whose_events_were_swept_away_is_made_from_the_conversation(tmp_p
         assert session.follow().result() == whole
 
 
+def test_a_reader_that_rests_longer_than_the_server_bears_misses_nothing(tmp_path: Path) -> None:
+    with Server(tmp_path, SLOW_READER_TIMEOUT_S=1) as server, Client(server.url, server.key) as tw:
+        session = tw.sessions.create()
+        seen = 0
+        for event in session.send("/stream 150000"):
+            if isinstance(event, TextDelta):
+                seen += 1
+                assert event.content == f"{seen} "
+                if seen == 1000:
+                    time.sleep(3)
+
+        assert seen == 150_000
+        assert "slow_reader_cut" in server.log
+
+
 @pytest.mark.long
 async def test_many_turns_live_through_many_deaths_of_the_server(tmp_path: Path) -> None:
     calls: dict[int, int] = {}
