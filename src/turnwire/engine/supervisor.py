@@ -179,23 +179,28 @@ class Supervisor:
         await self._end(running, terminal)
 
     async def _end(self, running: Running, terminal: Terminal) -> None:
-        """Close what is open, leave a history that can be gone on with, and end the turn, in one transaction."""
+        """Close what is open, leave a history that can be gone on with, and end the turn.
+
+        The results of open calls and the ending may be two transactions: a death between them leaves a turn that can
+        be taken up, since each result brings its return along.
+        """
         running.ending = True
         try:
             await running.load_history()
         except Exception:
             # The turn ends all the same: its session must be free again.
             log.exception("history_unreadable", response_id=terminal.id)
-        events, entries = _closing(running, terminal)
+        events, returns = _closing(running)
         try:
-            running.recorder.record(events)
-            await running.recorder.end(terminal, entries)
+            running.recorder.record(events, history=returns)
+            await running.recorder.end(terminal, _last_words(running, terminal))
             log.info("turn_ended", response_id=terminal.id, ending=terminal.type)
         except TurnLost:
             log.warning("turn_lost", response_id=terminal.id)
 
 
-def _closing(running: Running, terminal: Terminal) -> tuple[list[Event], list[HistoryEntry]]:
+def _closing(running: Running) -> tuple[list[Event], list[HistoryEntry]]:
+    """What closes the open block and the open calls, and the calls' returns."""
     grammar, history = running.recorder.grammar, running.history
     events = grammar.closing()
     entries: list[HistoryEntry] = []
@@ -206,10 +211,16 @@ def _closing(running: Running, terminal: Terminal) -> tuple[list[Event], list[Hi
             entry = return_entry(history.open_calls[id_], result.content, is_error=True)
             entries.append(entry)
             history.add(entry)
-    if history.items and history.awaits_model:
-        partial = running.recorder.transcript.text_since(running.recorder.step_seq)
-        entries.append(note_entry(_note(terminal), partial))
     return events, entries
+
+
+def _last_words(running: Running, terminal: Terminal) -> list[HistoryEntry]:
+    """What stands in the history for the answer that did not come."""
+    history = running.history
+    if not history.items or not history.awaits_model:
+        return []
+    partial = running.recorder.transcript.text_since(running.recorder.step_seq)
+    return [note_entry(_note(terminal), partial)]
 
 
 def _note(terminal: Terminal) -> str:
