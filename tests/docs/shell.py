@@ -85,7 +85,7 @@ class Shell:
         self._servers += 1
         log = self._notes / f"server-{self._servers}.log"
         log.touch()
-        self.run(f"exec env {command.strip()} > '{log}' 2>&1 < /dev/null &\nserver_pid=$!", where)
+        self.run(f"{{ exec env {command.strip()}\n}} > '{log}' 2>&1 < /dev/null &\nserver_pid=$!", where)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (ready := re.search(r"^export POKEE_API=.*$", log.read_text(), re.MULTILINE)):
             assert time.monotonic() < deadline, f"{where}: the server is not ready:\n{log.read_text()[-3000:]}"
