@@ -95,16 +95,15 @@ def test_the_web_page_follows_a_turn_by_its_ticket_over_a_restart(programs: Path
             try:
                 server.stop()
                 server.restart(cors_origins=address)
-                with chrome(tmp_path) as browser:
-                    page = browser.open(address)
-                    page.until("document.forms.length")
-                    page.evaluate("document.forms[0].elements.message.value = '/stream 30 20'")
-                    page.evaluate("document.forms[0].requestSubmit()")
-                    page.until("document.querySelector('pre').textContent.startsWith('1 2 3 ')")
+                with chrome() as page:
+                    page.goto(address)
+                    page.get_by_role("textbox").fill("/stream 30 20")
+                    page.get_by_role("button", name="Send").click()
+                    page.wait_for_function("document.querySelector('pre').textContent.startsWith('1 2 3 ')")
                     server.kill()
                     server.restart()
-                    page.until("document.title === 'message.completed'")
-                    text = page.evaluate("document.querySelector('pre').textContent")
+                    page.wait_for_function("document.title === 'message.completed'")
+                    text = page.locator("pre").text_content()
             finally:
                 backend.terminate()
 
@@ -148,9 +147,8 @@ def serving(folder: Path) -> Iterator[str]:
 def test_the_module_and_fetch_event_source_read_a_turn_in_a_browser(programs: Path, tmp_path: Path) -> None:
     import_map = json.dumps({"imports": IMPORTS})
     (programs / "empty.html").write_text(f'<!doctype html><script type="importmap">{import_map}</script>')
-    with serving(programs) as origin, Server(tmp_path, cors_origins=origin) as server, chrome(tmp_path) as browser:
-        page = browser.open(f"{origin}/empty.html")
-        page.until("document.readyState === 'complete' && location.pathname === '/empty.html'")
+    with serving(programs) as origin, Server(tmp_path, cors_origins=origin) as server, chrome() as page:
+        page.goto(f"{origin}/empty.html")
         expression = f"""(async () => {{
             const {{ textOf, turnwire }} = await import("/turnwire.mjs");
             const {{ ask }} = await import("/with-fetch-event-source.mjs");

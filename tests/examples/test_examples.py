@@ -210,29 +210,27 @@ SHOWN = "[...document.querySelectorAll('article span')].map((span) => span.textC
 
 
 @pytest.mark.tool("chromium")
-def test_the_web_chat_streams_and_goes_on_after_a_reload_in_the_middle(server: Server, tmp_path: Path) -> None:
+def test_the_web_chat_streams_and_goes_on_after_a_reload_in_the_middle(server: Server) -> None:
     hostile = "<img src=x onerror=document.title=1>"
-    with web_chat(server) as address, chrome(tmp_path) as browser:
-        page = browser.open(address)
+    with web_chat(server) as address, chrome() as page:
+        page.goto(address)
 
         def say(text: str) -> None:
-            page.until("document.body?.dataset.ready")
-            page.evaluate(f"document.forms[0].elements.message.value = {json.dumps(text)}")
-            page.evaluate("document.forms[0].requestSubmit()")
+            page.wait_for_selector("body[data-ready]")
+            page.get_by_label("Message").fill(text)
+            page.get_by_role("button", name="Send").click()
 
         say(f"/text {hostile}")
-        page.until(f"{SHOWN}[1]?.endsWith('>')")
-        page.until("!document.querySelector('button').disabled")
+        page.wait_for_function(f"{SHOWN}[1]?.endsWith('>')")
+        page.wait_for_function("!document.querySelector('button').disabled")
         assert page.evaluate(SHOWN) == [f"/text {hostile}", hostile]
 
         say("/stream 40 20")
-        page.until(f"{SHOWN}[3]?.startsWith('1 2 3 ')")
-        page.evaluate("window.before = true; location.reload()")
-        page.until(
-            "!window.before && document.body?.dataset.ready && document.querySelectorAll('article').length === 4"
-        )
+        page.wait_for_function(f"{SHOWN}[3]?.startsWith('1 2 3 ')")
+        page.reload()
+        page.wait_for_function("document.body.dataset.ready && document.querySelectorAll('article').length === 4")
         texts = page.evaluate(SHOWN)
-        title = page.evaluate("document.title")
+        title = page.title()
 
     assert texts == [f"/text {hostile}", hostile, "/stream 40 20", "".join(f"{n} " for n in range(1, 41))]
     assert title == "Chat"
