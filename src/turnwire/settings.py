@@ -59,6 +59,13 @@ def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
+def _switch(value: object) -> object:
+    """Also as a boolean, which files of settings have."""
+    words = {"true": "on", "1": "on", "yes": "on", "false": "off", "0": "off", "no": "off"}
+    text = str(_lower(str(value) if isinstance(value, bool | int) else value))
+    return words.get(text, text) if isinstance(value, str | int) else value
+
+
 def _upper(value: object) -> object:
     return value.strip().upper() if isinstance(value, str) else value
 
@@ -231,10 +238,12 @@ class Settings(BaseSettings):
         "`bash`. `bubblewrap`: the same, but the server then doesn't start. `none`: without a sandbox, with all the "
         "rights of the server's own user.",
     )
-    sandbox_network: bool = Field(
-        False,
-        description="Whether the agent's commands reach the network. Not there yet: they have none, and the start-up "
-        "lines say so.",
+    sandbox_network: Annotated[Literal["off", "session", "on"], BeforeValidator(_switch)] = Field(
+        "off",
+        description="Which of the agent's commands reach the network. `off`: none. `session`: those of sessions that "
+        "were created with `network: true`. `on` (or `true`): all but those of sessions created with `network: false`. "
+        "Only public addresses can be reached, and it takes pasta or slirp4netns: see "
+        "[docs/guides/sandbox.md](guides/sandbox.md).",
     )
     sandbox_memory_mb: int = Field(
         2048, ge=64, le=1_000_000, description="Memory of one command, in MiB: of each process, and of all together."

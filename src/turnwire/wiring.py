@@ -134,7 +134,8 @@ async def _run(
         stack.push_async_callback(sandbox.aclose)
         shell = ShellTools(sandbox)
         toolset = await _toolset(settings, shell, sandbox, stack)
-        services = _services(settings, store, models, workspaces, skills, toolset, clock)
+        no_network = _no_network(settings, sandbox.status)
+        services = _services(settings, store, models, workspaces, skills, toolset, clock, no_network)
         app = create_app(services)
 
         async def end_session(session_id: str) -> None:
@@ -288,6 +289,15 @@ async def mcp_states(settings: Settings) -> dict[str, str]:
         await sandbox.aclose()
 
 
+def _no_network(settings: Settings, status: Status) -> str:
+    """Why no session can have a network, for callers; empty: it can."""
+    if settings.sandbox_network == "off":
+        return "this server's operator allows it to no session (the setting sandbox_network is off)."
+    if not status.network.by:
+        return "this server can't give one as it is; `turnwire doctor` tells its operator why."
+    return ""
+
+
 def _services(
     settings: Settings,
     store: Store,
@@ -296,6 +306,7 @@ def _services(
     skills: DirectorySkills,
     toolset: AbstractToolset[ToolContext],
     clock: Clock,
+    no_network: str,
 ) -> Services:
     chooser = _Models(models, settings.thinking, settings.context_tokens_max)
     options = Options(
@@ -322,7 +333,7 @@ def _services(
     catalogue = [msgspec.convert(entry, ModelEntry, from_attributes=True) for entry in models.catalogue()]
     return Services(
         store,
-        Sessions(store, turns, chooser, clock),
+        Sessions(store, turns, chooser, clock, no_network=no_network),
         turns,
         workspaces,
         Keys(store, own_key),

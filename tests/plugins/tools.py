@@ -63,6 +63,7 @@ TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "chromium": (_on_path(*CHROMIUM_NAMES), "install Chromium"),
     "bwrap": (_sandbox_works, "see `turnwire doctor`"),
     "matplotlib": (_has_matplotlib, "install python3-matplotlib"),
+    "ip": (_on_path("ip"), "install iproute2"),
     "perl": (_on_path("perl"), "install perl"),
     "uv": (_on_path("uv"), "install uv"),
     "nginx": (_on_path("nginx"), "install nginx-light"),

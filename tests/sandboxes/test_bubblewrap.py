@@ -17,7 +17,6 @@ import pytest
 
 from sandboxes.helpers import Machine, Ran, run_in
 from turnwire.sandboxes.bubblewrap import SANDBOX_UID, Bubblewrap
-from turnwire.sandboxes.choose import choose
 from turnwire.sandboxes.limits import Limits
 from turnwire.sandboxes.seccomp import program
 from turnwire.seams.sandbox import Command, SandboxError
@@ -396,16 +395,6 @@ def test_where_there_is_no_bwrap_the_status_says_what_to_install() -> None:
     assert not status.available
     assert status.reason == "There is no bwrap."
     assert "apt install bubblewrap" in status.todo
-
-
-@works_here
-def test_a_network_that_is_asked_for_but_not_there_is_a_warning() -> None:
-    limits = {"memory_mib": 64, "processes": 8, "file_mib": 1, "tmp_mib": 1, "cpu_s": 1}
-
-    status = choose("auto", **limits, network=True, paths=[], hidden=[]).status
-
-    assert status.available
-    assert any("commands have no network" in warning for warning in status.warnings)
 
 
 @works_here

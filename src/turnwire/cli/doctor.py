@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from turnwire import __version__
 from turnwire.cli.choice import choose_model
+from turnwire.cli.startup import network_words
 from turnwire.datadir import DataDir, holder
 from turnwire.settings import Address, Settings, SettingsError, read_settings, unknown_variables
 
@@ -227,6 +228,10 @@ def _sandbox(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok" if not status.warnings else "note", "sandbox", status.name)
         for text in (*status.warnings, *status.gaps):
             yield Finding("note", "sandbox", text)
+        wanted = settings.sandbox_network != "off"
+        mark = "note" if wanted and not status.network.by else "ok"
+        words = network_words(settings, status).partition(" To do: ")[0]
+        yield Finding(mark, "network", words, status.network.todo)
     elif settings.sandbox == "auto":
         yield Finding("note", "sandbox", f"none that works, so agents have no bash. {status.reason}", status.todo)
     else:

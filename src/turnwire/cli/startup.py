@@ -51,6 +51,7 @@ def startup_lines(
         ("data", str(data.path)),
         ("model", f"{settings.model}. {why}"),
         ("sandbox", sandbox_words(settings, sandbox)),
+        *(("network", words) for words in [network_words(settings, sandbox)] if words),
         *(("mcp", f"{name}: {state}") for name, state in (mcp or {}).items()),
         ("key", _key_words(data, key, terminal)),
         *((("console", _console_link(address, key, terminal)),) if settings.console else ()),
@@ -89,6 +90,20 @@ def sandbox_words(settings: Settings, sandbox: Status) -> str:
     if sandbox.available:
         return sandbox.name
     return f"none that works, so agents have no bash. {sandbox.reason} To do: {sandbox.todo}"
+
+
+def network_words(settings: Settings, sandbox: Status) -> str:
+    """Which commands reach a network, and by what, or why none do. Empty: no commands are run."""
+    if not settings.tools_enabled or not sandbox.available:
+        return ""
+    setting, network = settings.sandbox_network, sandbox.network
+    if not network.by:
+        todo = f" To do: {network.todo}" if network.todo else ""
+        return f"none for commands. {network.reason}{todo}"
+    if sandbox.name == "none":
+        return "commands reach all that this machine does: there is no sandbox"
+    which = "all sessions but those with network=false" if setting == "on" else "sessions with network=true"
+    return f"by {network.by} for commands of {which}; only public addresses"
 
 
 def warnings(settings: Settings, address: Address, sandbox: Status) -> list[str]:

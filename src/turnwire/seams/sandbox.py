@@ -24,15 +24,30 @@ Stopped = Literal["time", "output", "memory", "disk", "quota", "killed"]
 its workspace holds more than it may; or somebody asked for it."""
 
 
+NetworkRule = Literal["off", "session", "on"]
+"""Which commands may have a network: none; those of sessions that ask for it; all but those of sessions that don't
+want it."""
+
+
 class SandboxError(Exception):
     """A command could not be started: one sentence for people and models."""
+
+
+class Network(msgspec.Struct, frozen=True):
+    """What network the commands of a sandbox can have. `by`: what carries it. Empty: none, and then `reason` says why,
+    and `todo` what to install or change."""
+
+    by: str = ""
+    reason: str = ""
+    todo: str = ""
 
 
 class Status(msgspec.Struct, frozen=True):
     """What a sandbox is on this machine.
 
     `name`: what stands in start-up lines. `reason` why it can't be used, empty when it can, and then `todo` what to
-    install or change. `gaps`: what of its promises this machine does not keep, each a sentence.
+    install or change. `gaps`: what of its promises this machine does not keep, each a sentence. `network`: what
+    commands have of one.
     """
 
     name: str
@@ -40,6 +55,7 @@ class Status(msgspec.Struct, frozen=True):
     todo: str = ""
     gaps: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    network: Network = Network()
 
     @property
     def available(self) -> bool:
@@ -50,7 +66,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What to run, for whom. `argv` is looked up in the sandbox's own PATH; it starts in /workspace.
 
     `workspace`: None is an empty folder of its own, gone with it. `wall_s` seconds after its start it is ended; None:
-    never (it ends with its session).
+    never (it ends with its session). `network`: what its session says; None: nothing, so the settings do.
     """
 
     argv: Sequence[str]
@@ -62,6 +78,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """Beside the sandbox's own variables."""
     paths: Sequence[Path] = ()
     """Files and folders of the machine that it may read, beside those that all may."""
+    network: bool | None = None
 
 
 class Ending(msgspec.Struct, frozen=True):

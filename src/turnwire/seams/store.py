@@ -39,6 +39,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     workspace: Literal["shared", "private"] = "shared"
     tools: list[dict[str, Any]] = []
     approvals: list[str] = []
+    network: bool | None = None
+    """Whether commands may have one; None: as the settings say."""
 
     last_activity: float
     """The latest begin or end of a turn, else the creation."""

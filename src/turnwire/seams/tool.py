@@ -46,3 +46,5 @@ class ToolContext(msgspec.Struct, frozen=True):
     workspace: Workspace
     set_status: Callable[[str], Awaitable[None]] = nobody_watches
     """Sets the session's `metadata.status`; "" removes it."""
+    network: bool | None = None
+    """What the session says of its commands' network; None: nothing."""

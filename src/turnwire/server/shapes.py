@@ -39,6 +39,9 @@ class NewSession(Body):
         [], description="Functions that you run: OpenAI's definitions, flat or nested; at most 128."
     )
     approvals: list[str] = Field([], description="Tools of the server whose calls wait for your yes.")
+    network: bool | None = Field(
+        None, description="Whether the agent's commands may reach the network; null: as the server's settings say."
+    )
 
 
 class SessionPatch(Body):

@@ -191,6 +191,7 @@ async def a_session_comes_back_as_it_was_kept(store: Store, clock: TurnableClock
         workspace="private",
         tools=[tool],
         approvals=["bash"],
+        network=False,
     )
     plain = await make_session(store, clock)
 

@@ -131,6 +131,7 @@ class ShellTools(FunctionToolset[ToolContext]):
                     session_id=deps.session_id,
                     workspace=deps.workspace,
                     wall_s=wall_s,
+                    network=deps.network,
                 ),
                 output.add,
             )

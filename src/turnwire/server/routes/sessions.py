@@ -25,7 +25,7 @@ _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?"
     "",
     status_code=201,
     response_model=SessionRecord,
-    responses=errors_of(400, 401, 413, 415, 503),
+    responses=errors_of(400, 401, 403, 413, 415, 503),
     openapi_extra=documented_body(NewSession, required=False),
 )
 async def create_session(
@@ -47,6 +47,7 @@ async def create_session(
         workspace=body.workspace,
         tools=body.tools,
         approvals=body.approvals,
+        network=body.network,
     )
     return json_answer(session_record(session), 201)
 

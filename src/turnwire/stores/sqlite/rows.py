@@ -47,6 +47,7 @@ class SessionData(msgspec.Struct, frozen=True, omit_defaults=True):
     workspace: Literal["shared", "private"] = "shared"
     tools: list[dict[str, Any]] = []
     approvals: list[str] = []
+    network: bool | None = None
 
 
 _session_data = msgspec.json.Decoder(SessionData)
@@ -65,6 +66,7 @@ def encode_session_data(session: Session) -> bytes:
             session.workspace,
             session.tools,
             session.approvals,
+            session.network,
         )
     )
 
@@ -102,6 +104,7 @@ def session_of(row: tuple[Any, ...]) -> Session:
         workspace=fields.workspace,
         tools=fields.tools,
         approvals=fields.approvals,
+        network=fields.network,
         last_activity=created_at if turn_id is None else began_at if ended_at is None else ended_at,
         busy=turn_id is not None and ended_at is None,
         response_id=turn_id,

@@ -138,6 +138,7 @@ class Processes:
             workspace=None if deps is None else deps.workspace,
             env=server.env,
             paths=[Path(path) for path in server.paths],
+            network=None if deps is None else deps.network,
         )
 
         async def start(errors: Sink) -> Conversation:

@@ -1,0 +1,1 @@
+"""A network for sandboxed commands that ends at public addresses."""
