@@ -67,6 +67,28 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     assert (load_settings().model, load_settings().port) == (None, 8080)
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("true", "on"),
+        ("1", "on"),
+        ("On", "on"),
+        ("false", "off"),
+        ("0", "off"),
+        ("OFF ", "off"),
+        ("session", "session"),
+    ],
+)
+def test_the_sandbox_s_network_is_a_word_or_a_boolean(
+    written: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TURNWIRE_SANDBOX_NETWORK", written)
+
+    assert load_settings().sandbox_network == meant
+    monkeypatch.delenv("TURNWIRE_SANDBOX_NETWORK")
+    assert load_settings(write(tmp_path / "t.toml", "sandbox_network = true")).sandbox_network == "on"
+
+
 def test_lists_have_commas_in_the_environment_and_brackets_in_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +112,7 @@ def test_lists_have_commas_in_the_environment_and_brackets_in_the_file(
         ("event_ids", "perhaps", "it should be true or false"),
         ("thinking", "deep", "'off', 'low', 'medium' or 'high'"),
         ("recovery", "retry", "'continue' or 'fail'"),
+        ("sandbox_network", "maybe", "'off', 'session' or 'on'"),
         ("sqlite_synchronous", "OFF", "'FULL' or 'NORMAL'"),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("database_url", "postgres://u:secret@h/d", "the embedded store only"),

@@ -17,7 +17,7 @@ import pytest
 from turnwire.cli.startup import AccessKey, startup_lines, warnings
 from turnwire.datadir import DataDir
 from turnwire.sandboxes.host import NoSandbox
-from turnwire.seams.sandbox import Status
+from turnwire.seams.sandbox import Network, Status
 from turnwire.settings import Address, Settings
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def test_the_start_up_lines_name_address_folder_model_sandbox_key_and_docs(
 
     facts = dict(line.split(maxsplit=1) for line in server.lines if line.startswith("  "))
     assert facts.pop("sandbox").startswith(("bubblewrap (", "none that works, so agents have no bash. "))
+    assert facts.pop("network", "none for commands. ").startswith("none for commands. ")
     assert facts == {
         "address": server.url,
         "data": str(turnwire.data),
@@ -242,6 +243,22 @@ def test_where_no_sandbox_works_the_lines_say_why_and_what_to_install() -> None:
     assert "no bash" in line
     assert "There is no bwrap." in line
     assert "install bubblewrap." in line
+
+
+@pytest.mark.parametrize(
+    ("setting", "network", "says"),
+    [
+        ("off", Network("", "The setting is off."), "none for commands. The setting is off."),
+        ("on", Network("", "Nothing there.", "install it."), "none for commands. Nothing there. To do: install it."),
+        ("session", Network("pasta"), "by pasta for commands of sessions with network=true; only public addresses"),
+        ("on", Network("pasta"), "by pasta for commands of all sessions but those with network=false; only public "),
+    ],
+)
+def test_the_lines_say_which_commands_have_a_network_and_why(setting: str, network: Network, says: str) -> None:
+    lines = lines_with(Status("bubblewrap", network=network), Settings(sandbox_network=setting))  # type: ignore[arg-type]
+
+    (line,) = [line for line in lines if line.startswith("  network ")]
+    assert line.startswith(f"  network  {says}")
 
 
 def test_running_without_a_sandbox_is_a_warning_that_names_the_setting() -> None:

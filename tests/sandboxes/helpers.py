@@ -80,8 +80,10 @@ class Machine:
         return Bubblewrap(Limits(**limits), programs=[(self.bwrap, "a copy")])
 
     def online(self, rule: NetworkRule = "on", ways: Iterable[Uplink] | None = None) -> Bubblewrap:
-        """In a process of its own: where root has the sources nobody else gets to."""
-        uplinks.SOURCES, sys.executable = self.sources, self.python
+        """In a process of its own: where root has its Python and the sources nobody else gets to."""
+        uplinks.SOURCES = self.sources
+        pythons = (self.python, "/usr/bin/python3", "/usr/local/bin/python3")
+        sys.executable = next(path for path in pythons if os.access(path, os.X_OK))
         return Bubblewrap(Limits(), programs=[(self.bwrap, "a copy")], network=rule, uplinks=ways)
 
     def run(self, script: str, *, wall_s: float = HANG_S, access: FileAccess | None = None, **limits: int) -> Ran:

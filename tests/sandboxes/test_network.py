@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -313,11 +314,13 @@ def _parents() -> Iterator[tuple[int, int]]:
             yield int(path.parent.name), int(parent)
 
 
-def names_of(pids: set[int]) -> set[str]:
+def programs_of(pids: set[int]) -> set[str]:
+    """What they were started as; bwrap, which is started by a handle, by its arguments."""
     found: set[str] = set()
     for pid in pids:
         with contextlib.suppress(OSError):
-            found.add(Path(f"/proc/{pid}/comm").read_text().strip().split(".")[0])
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found.add("bwrap" if b"--block-fd" in line else Path(os.fsdecode(line[0])).name)
     return found
 
 
@@ -348,10 +351,10 @@ def test_what_carries_a_network_ends_with_its_command(how: str, box: Machine, up
         )
         pid: int = running.pid  # type: ignore[attr-defined]
         async with asyncio.timeout(15):
-            while not {"sleep", "bwrap", uplink.kind} <= names_of(family(pid)):
+            while not {"sleep", "bwrap", uplink.kind} <= programs_of(family(pid)):
                 await asyncio.sleep(0.02)
         there = family(pid)
-        names = names_of(there)
+        names = programs_of(there)
         if how == "killed":
             running.kill()
         elif how == "session":
@@ -379,20 +382,23 @@ def test_all_end_with_the_server_even_when_it_is_killed(box: Machine, uplink: Up
 
     server = os.fork()
     if server == 0:
-        with contextlib.suppress(BaseException):
+        try:
             enter(box)()
             if box.user == "ordinary":
                 become(ORDINARY_UID)
             asyncio.run(work())
+        except BaseException:
+            traceback.print_exc()
         os._exit(1)
-    deadline = time.monotonic() + 15
-    while not {"sleep", "bwrap", uplink.kind} <= names_of(family(server)):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    there = family(server) - {server}
-
-    os.kill(server, signal.SIGKILL)
-    os.waitpid(server, 0)
+    try:
+        deadline = time.monotonic() + 15
+        while not {"sleep", "bwrap", uplink.kind} <= programs_of(family(server)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        there = family(server) - {server}
+    finally:
+        os.kill(server, signal.SIGKILL)
+        os.waitpid(server, 0)
 
     assert gone(there)
 

@@ -99,7 +99,7 @@ def network_words(settings: Settings, sandbox: Status) -> str:
     setting, network = settings.sandbox_network, sandbox.network
     if not network.by:
         todo = f" To do: {network.todo}" if network.todo else ""
-        return f"none for commands. {network.reason}{todo}"
+        return f"none for commands. {network.reason}{todo}".strip()
     if sandbox.name == "none":
         return "commands reach all that this machine does: there is no sandbox"
     which = "all sessions but those with network=false" if setting == "on" else "sessions with network=true"
