@@ -67,7 +67,7 @@ def no_tun() -> None:
 
 def can_connect(address: str, port: int = PORT) -> bool:
     """From the machine itself, outside of any sandbox."""
-    with suppress(OSError), socket.create_connection((address, port), timeout=2) as connection:
+    with suppress(OSError), socket.create_connection((address, port), timeout=0.5) as connection:
         return connection.recv(100) == GREETING
     return False
 

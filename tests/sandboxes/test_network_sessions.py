@@ -7,6 +7,8 @@ import pytest
 from files.served import Files, Served
 from turnwire.sandboxes.bubblewrap import Bubblewrap
 
+pytestmark = pytest.mark.slow
+
 LINKS = "ls /proc/sys/net/ipv4/conf | xargs"
 
 
