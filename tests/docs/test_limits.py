@@ -29,10 +29,9 @@ def test_there_is_no_stateless_endpoint_no_usage_and_no_credits_and_the_page_say
     assert "insufficient_credits" in ERRORS and "There are no prices, no credits and no budget yet" in FAQ
 
 
-def test_commands_have_no_network_and_the_page_says_so() -> None:
-    described = Settings.model_fields["sandbox_network"].description or ""
-
-    assert ("Not there yet" in described) == ("No, and there is no setting that allows it yet." in FAQ)
+def test_commands_have_no_network_by_default_and_the_page_says_so() -> None:
+    assert Settings.model_fields["sandbox_network"].default == "off"
+    assert "Not by default. The setting `TURNWIRE_SANDBOX_NETWORK` gives a network" in FAQ
 
 
 def test_mcp_servers_run_outside_of_the_sandbox_and_the_pages_say_so(tmp_path: Path) -> None:

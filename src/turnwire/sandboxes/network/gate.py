@@ -211,11 +211,13 @@ def _uplink_line(kind: str, program: str, gate: int, alive: int) -> list[str]:
 def _start_command(line: list[str], env: dict[str, str]) -> _Command:
     info, info_writing = os.pipe()
     block, unblock = os.pipe()
+    gate = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
             # bwrap would leave the command root's rights, were it root.
             _own_user_namespace(0, inside=_SANDBOX_USER)
+            _die_with(gate)
             program, *rest = line
             ours = [_handed(info_writing, "--info-fd"), _handed(block, "--block-fd")]
             _execute(program, [program, *itertools.chain(*ours), *rest], env)
