@@ -72,6 +72,8 @@ cd "$1/root"
 pivot_root . .before
 umount -l /.before
 mount -t tmpfs tmpfs /run
+# The image's base has a `python`; Debian has `python3` alone.
+command -v python >/dev/null || ln -s "$(command -v python3)" /usr/local/bin/python
 # Where this machine's Python lies in root's home, the image's user has to get to it.
 chmod o+x /root
 shift
