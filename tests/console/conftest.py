@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With the demo model. Tests make sessions of their own in it."""
-    with Server(tmp_path_factory.mktemp("console"), model="demo") as server:
+    with Server(tmp_path_factory.mktemp("console"), model="demo", shutdown_grace_s=0) as server:
         yield server
 
 
@@ -74,10 +74,10 @@ def _note(message: ConsoleMessage, errors: list[str]) -> None:
 
 
 def say(page: Page, text: str) -> None:
-    """Send a message as a person does."""
+    """Send a message by the keys that do so on every screen."""
     box = page.get_by_label("Message", exact=True)
     box.fill(text)
-    box.press("Enter")
+    box.press("Control+Enter")
 
 
 def answered(page: Page, count: int = 1) -> None:

@@ -75,7 +75,7 @@ export class Builder {
   code(token) {
     const language = /^\S*/.exec(token.lang ?? "")[0];
     const { element, code } = codeBlock(language);
-    code.textContent = withoutLastNewlines(token.text);
+    setLines(code, withoutLastNewlines(token.text));
     this.hooks.code?.(code, language);
     return element;
   }
@@ -167,6 +167,16 @@ export function codeBlock(language) {
   const head = make("div", { class: "code-head" }, make("span", {}, language || "text"), copy);
   return { element: make("div", { class: "code" }, head, make("pre", { tabindex: "0" }, code)), code };
 }
+
+/** Show code: a block a line (CSS), so that a line that is added or coloured is laid out by itself. */
+export function setLines(code, text) {
+  code.replaceChildren(...linesOf(text).map(lineOf));
+}
+
+/** The lines of a text, each with its end. */
+export const linesOf = (text) => text.match(/[^\n]*\n|[^\n]+$/g) ?? [];
+
+export const lineOf = (text) => make("span", { class: "line" }, text);
 
 export function withoutLastNewlines(text) {
   return text.replace(/\n+$/, "");

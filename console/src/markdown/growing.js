@@ -2,7 +2,8 @@
 import { highlight } from "./highlight.js";
 import { MarkdownStream } from "./stream.js";
 
-/** How long to rest after a rendering, as a multiple of what it took: rendering gets a quarter of the time at most. */
+/** How long to rest after a rendering, as a multiple of what it took, layout and painting included: it gets a quarter of the
+ * time at most, and clicks and scrolling the rest. */
 const REST = 3;
 /** Characters that are taken in at once, so that a long answer from the history doesn't stop the page. */
 const SLICE_CHARS = 20_000;
@@ -12,6 +13,7 @@ export class GrowingText {
   #block;
   #shown = 0;
   #isScheduled = false;
+  #isWaiting = false;
   #restsUntil = 0;
   #isClosed = false;
   #unsubscribe;
@@ -30,8 +32,10 @@ export class GrowingText {
 
   #schedule() {
     if (this.#isScheduled) return;
-    this.#isScheduled = true;
     const wait = this.#restsUntil - performance.now();
+    this.#isWaiting = wait === Number.POSITIVE_INFINITY;
+    if (this.#isWaiting) return;
+    this.#isScheduled = true;
     if (wait > 20) setTimeout(() => requestAnimationFrame(() => this.#render()), wait);
     else requestAnimationFrame(() => this.#render());
   }
@@ -46,8 +50,19 @@ export class GrowingText {
     this.#shown = end;
     const isAll = end === text.length;
     this.#stream.render(isAll && !isOpen);
-    this.#restsUntil = performance.now() + REST * (performance.now() - began);
+    this.#restsUntil = Number.POSITIVE_INFINITY;
+    afterPainting(() => {
+      this.#restsUntil = performance.now() + REST * (performance.now() - began);
+      if (this.#isWaiting) this.#schedule();
+    });
     if (!isAll) this.#schedule();
     else if (!isOpen) this.close();
   }
+}
+
+/** Called from within a frame: a message is handled when that frame is on the screen. */
+function afterPainting(action) {
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = action;
+  port2.postMessage(null);
 }

@@ -1,8 +1,10 @@
 // Colours for code blocks that are finished, when the browser has nothing better to do.
 import { tokenizer } from "@speed-highlight/core/tokenize";
+import { linesOf, make } from "./build.js";
 
 /** Beyond it, code is shown as it is: 90 kB take 14 ms. */
 const CHARS_MAX = 200_000;
+const LINES_AT_ONCE = 20;
 
 const ALIASES = {
   "c++": "c",
@@ -66,17 +68,33 @@ export function highlight(code, language) {
 async function paint(code, name) {
   const text = code.textContent;
   if (!code.isConnected || !text || text.length > CHARS_MAX) return;
-  const spans = document.createDocumentFragment();
+  const lines = await colouredLines(text, name);
+  let index = 0;
+  // A slice at a time: the colours of a long block are more work for the browser than finding them.
+  const slice = (deadline) => {
+    for (let done = 0; index < lines.length; index++, done++) {
+      if (done >= LINES_AT_ONCE && (deadline?.timeRemaining?.() ?? 0) < 5) return idle(slice, { timeout: 2_000 });
+      const line = code.children[index];
+      // Nobody has changed it meanwhile, and nothing got lost.
+      if (line?.textContent !== lines[index].textContent) return undefined;
+      line.replaceChildren(lines[index]);
+    }
+    return undefined;
+  };
+  slice();
+}
+
+/** The lines of a code as fragments with coloured pieces. */
+async function colouredLines(text, name) {
+  const lines = [document.createDocumentFragment()];
   const steps = tokenizer(text, name, (piece, type) => {
-    if (!type) return spans.append(piece);
-    const span = document.createElement("span");
-    span.className = `hl-${type}`;
-    span.textContent = piece;
-    spans.append(span);
+    for (const part of linesOf(piece)) {
+      lines.at(-1).append(type ? make("span", { class: `hl-${type}` }, part) : part);
+      if (part.endsWith("\n")) lines.push(document.createDocumentFragment());
+    }
   });
   // The generator asks for languages by their names, those within others too.
   let step = steps.next();
   while (!step.done) step = steps.next((await load(step.value)) ?? []);
-  // Nobody has changed it meanwhile, and nothing got lost.
-  if (code.textContent === text && spans.textContent === text) code.replaceChildren(spans);
+  return lines;
 }

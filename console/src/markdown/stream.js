@@ -4,7 +4,7 @@
 //
 // Three kinds of blocks grow long, and have a way of their own to grow: an open fence takes a <span> a line, unlexed; an
 // open list or table keeps all but its last two items. Whatever the pieces in which a text comes, the DOM is the same.
-import { Builder, codeBlock, withoutLastNewlines } from "./build.js";
+import { Builder, codeBlock, lineOf, withoutLastNewlines } from "./build.js";
 import { countFinished, lexBlocks, startsOf } from "./lexing.js";
 
 const ITEMS_LIVE = 2;
@@ -153,7 +153,7 @@ export class MarkdownStream {
     }
     this.#tail = this.#tail.slice(from);
     if (final) {
-      code.append(this.#tail);
+      if (this.#tail) code.append(lineOf(this.#tail));
       this.#tail = "";
       this.#closeFence();
       return true;
@@ -170,15 +170,11 @@ export class MarkdownStream {
   #closeFence() {
     const { code, language } = this.#fence;
     this.#fence = null;
-    code.textContent = withoutLastNewlines(code.textContent);
+    // As one that came whole: without the ends of its last lines.
+    while (code.lastChild?.textContent === "\n") code.lastChild.remove();
+    if (code.lastChild) code.lastChild.textContent = withoutLastNewlines(code.lastChild.textContent);
     this.#hooks.code?.(code, language);
   }
-}
-
-function lineOf(text) {
-  const span = document.createElement("span");
-  span.textContent = text;
-  return span;
 }
 
 /** The items of a list or the rows of a table. */

@@ -59,16 +59,16 @@ export async function follow(api, sessionId, turn, { first = null, signal, onLin
   }
 }
 
-/** Send a message until the server has it: the same idempotency key each time makes it one turn, however often it is sent. */
-export async function sendUntilTaken(api, path, options, onLink) {
+/** Send a message until the server has it: the same idempotency key each time makes it one turn, however often it is sent. `signal` ends the waiting. */
+export async function sendUntilTaken(api, path, options, signal, onLink) {
   let delay = RETRY_MS_MIN;
   for (;;) {
     try {
       return await api.fetch("POST", path, options);
     } catch (error) {
-      if (!(error instanceof Unreachable) || options.signal.aborted) throw error;
+      if (!(error instanceof Unreachable)) throw error;
       onLink("lost");
-      await pause(delay, options.signal);
+      await pause(delay, signal);
       delay = Math.min(delay * 2, RETRY_MS_MAX);
     }
   }

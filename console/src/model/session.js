@@ -1,12 +1,12 @@
 // A session that is open in this tab: its conversation, its running turn, and what a person does to it.
 import { ApiError, sessionPath } from "./api.js";
 import { follow, sendUntilTaken } from "./follow.js";
+import { contentOf, newKey, pairsOf, titleOf, UNNAMED } from "./messages.js";
 import { Observable } from "./observable.js";
 import { Turn } from "./turn.js";
 
 /** A session that is not persistent is gone 5 minutes after its last turn; people come back later than that. */
 const TTL_S = 30 * 24 * 3600;
-const TITLE_CHARS_MAX = 60;
 
 export class SessionModel extends Observable {
   /** `id`: null of a session that is made with its first message. `events`: `created(id)`, `changed()`, `ended(turn)`. */
@@ -25,6 +25,10 @@ export class SessionModel extends Observable {
     this.problem = null;
     /** What a new session is made with. */
     this.wishes = {};
+    /** Sends what stands in the box; the box sets it. */
+    this.resend = () => {};
+    /** Takes files for the next message; the box sets it. */
+    this.onFiles = () => {};
     /** Counts up when files may have changed. */
     this.filesVersion = 0;
     this.#closing = new AbortController();
@@ -32,6 +36,7 @@ export class SessionModel extends Observable {
 
   #closing;
   #following = null;
+  #making = null;
   #loading = null;
 
   get turn() {
@@ -68,10 +73,7 @@ export class SessionModel extends Observable {
       if (this.#closing.signal.aborted) return;
       this.record = record;
       const known = new Map(this.entries.map(({ turn }) => [turn.id, turn]));
-      this.entries = pairsOf(messages).map(({ user, answer }) => ({
-        user,
-        turn: turnOf(answer, known.get(answer.id)),
-      }));
+      this.entries = pairsOf(messages).map(({ user, answer }) => ({ user, turn: this.#turnOf(answer, known) }));
       this.state = "ready";
       this.problem = null;
       await this.#explainErrors();
@@ -81,6 +83,13 @@ export class SessionModel extends Observable {
     }
     this.changed();
     if (this.turn?.isRunning && this.#following !== this.turn) this.#attach(this.turn);
+  }
+
+  /** A turn that is known stays, with all that was unfolded in it; a running one is read from its first event. */
+  #turnOf(record, known) {
+    const turn = known.get(record.id);
+    if (turn && (turn === this.#following || turn.status === record.status)) return turn;
+    return record.status === "in_progress" ? new Turn(record.id, record.status, record.created_at) : Turn.from(record);
   }
 
   /** The sentences of turns that failed stand in their responses. */
@@ -109,17 +118,10 @@ export class SessionModel extends Observable {
     this.problem = null;
     this.changed();
     try {
-      await this.ensure(titleOf(parts));
-      const answer = await sendUntilTaken(
-        this.api,
-        sessionPath(this.id, "/messages"),
-        {
-          json: { message: parts, event_ids: true },
-          headers: { "Idempotency-Key": newKey() },
-          signal: this.#closing.signal,
-        },
-        (link) => this.#setLink(link),
-      );
+      await this.#name(titleOf(parts));
+      const options = { json: { message: parts, event_ids: true }, headers: { "Idempotency-Key": newKey() } };
+      const path = sessionPath(this.id, "/messages");
+      const answer = await sendUntilTaken(this.api, path, options, this.#closing.signal, (link) => this.#setLink(link));
       await this.#taken(parts, answer);
       return true;
     } catch (error) {
@@ -132,6 +134,11 @@ export class SessionModel extends Observable {
   }
 
   async #taken(parts, answer) {
+    if (this.#closing.signal.aborted) {
+      // Somebody went elsewhere meanwhile: it is sent all the same, and its turn is read when they come back.
+      answer.body?.cancel().catch(() => {});
+      return;
+    }
     const isStream = answer.headers.get("Content-Type")?.startsWith("text/event-stream");
     if (isStream) {
       const turn = new Turn(answer.headers.get("X-Response-Id"), "in_progress", this.api.now());
@@ -144,18 +151,29 @@ export class SessionModel extends Observable {
   #refused(error) {
     if (error.name === "AbortError") return;
     if (error instanceof ApiError && error.name === "session_busy") {
-      this.problem = { text: "Another window's turn. Your text is kept; send it when the turn has ended." };
-      this.#following = null;
       this.load().then(() => {
         this.problem ??= { text: "Another window's turn. Your text is kept; send it when the turn has ended." };
         this.changed();
       });
-    } else this.#fail(error);
+    } else this.#fail(error, () => this.resend());
+  }
+
+  /** The title of a session is the first thing that is said in it; it may be there already, for its files. */
+  async #name(title) {
+    if (!this.id) await this.ensure(title);
+    else if (this.record.metadata.title === UNNAMED) await this.change({ metadata: { title } });
   }
 
   /** Make the session, unless it is there. */
-  async ensure(title) {
+  async ensure(title = UNNAMED) {
     if (this.id) return;
+    this.#making ??= this.#make(title).finally(() => {
+      this.#making = null;
+    });
+    await this.#making;
+  }
+
+  async #make(title) {
     const body = { persistent: true, ttl: TTL_S, metadata: { title }, ...this.wishes };
     try {
       this.record = await this.api.json("POST", "v1/sessions", { json: body });
@@ -173,10 +191,20 @@ export class SessionModel extends Observable {
     this.#following = turn;
     this.#setLink("open");
     const options = { first, signal: this.#closing.signal, onLink: (link) => this.#setLink(link) };
-    const end = turn.subscribe(() => this.changed());
+    let waiting = 0;
+    const end = turn.subscribe(() => {
+      this.changed();
+      // The list is to say so at once.
+      if (turn.waiting.length !== waiting) this.events.changed();
+      waiting = turn.waiting.length;
+    });
     follow(this.api, this.id, turn, options)
       .then(() => (turn.isRunning ? this.#reload() : this.#ended(turn)))
-      .catch((error) => (error.status === 404 ? this.#reload() : this.#fail(error, () => this.#reload())))
+      .catch((error) => {
+        this.#following = null;
+        if (error.status === 404) this.#reload();
+        else this.#fail(error, () => this.#reload());
+      })
       .finally(end);
   }
 
@@ -248,36 +276,4 @@ export class SessionModel extends Observable {
     }
     this.changed();
   }
-}
-
-/** The messages in pairs: what was said, and the turn that answers it. */
-function pairsOf(messages) {
-  const pairs = [];
-  for (const message of messages) {
-    if (message.role === "user") pairs.push({ user: message.content, answer: null });
-    else if (pairs.length && !pairs.at(-1).answer) pairs.at(-1).answer = message;
-  }
-  return pairs.filter(({ answer }) => answer);
-}
-
-/** A turn that is known stays, with all that was unfolded in it; a running one is read from its first event. */
-function turnOf(record, known) {
-  if (known && (known.status === record.status || known.isRunning)) return known;
-  return record.status === "in_progress" ? new Turn(record.id, record.status, record.created_at) : Turn.from(record);
-}
-
-function contentOf(parts) {
-  return typeof parts === "string" ? [{ type: "text", text: parts }] : parts;
-}
-
-/** The first line of a message, cut to a title's length. */
-function titleOf(parts) {
-  const text = contentOf(parts).find(({ type }) => type === "text")?.text ?? "";
-  const line = text.trim().split("\n", 1)[0].replace(/\s+/g, " ");
-  return line.length > TITLE_CHARS_MAX ? `${line.slice(0, TITLE_CHARS_MAX - 1).trimEnd()}…` : line || "New session";
-}
-
-/** `crypto.randomUUID` is there on HTTPS and localhost only. */
-function newKey() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

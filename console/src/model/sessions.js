@@ -9,6 +9,7 @@ export class Sessions extends Observable {
   #timer = null;
   #channel = null;
   #refreshing = null;
+  #again = false;
   #pages = 1;
 
   constructor(api) {
@@ -42,9 +43,17 @@ export class Sessions extends Observable {
     return this.refresh();
   }
 
+  /** Look now; where an answer is under way that may be older than this wish, once more after it. */
   refresh() {
-    this.#refreshing ??= this.#refresh().finally(() => {
+    if (this.#refreshing) {
+      this.#again = true;
+      return this.#refreshing;
+    }
+    this.#refreshing = this.#refresh().finally(() => {
       this.#refreshing = null;
+      if (!this.#again) return;
+      this.#again = false;
+      this.refresh();
     });
     return this.#refreshing;
   }
@@ -63,7 +72,8 @@ export class Sessions extends Observable {
         records.push(...(await answer.json()));
         next = nextPage(answer);
       }
-      this.records = records;
+      // The server has them by their creation; people look for what they did last.
+      this.records = records.sort((a, b) => b.last_activity - a.last_activity);
       this.hasMore = next !== null;
       this.isLoaded = true;
       this.isLost = false;

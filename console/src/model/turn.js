@@ -127,7 +127,8 @@ export class Turn extends Observable {
     const block = this.openBlock;
     if (!block) return;
     block.isOpen = false;
-    block.endedAt = at;
+    // A call ends with its result.
+    if (block.type !== "tool") block.endedAt = at;
     block.changed();
   }
 

@@ -52,6 +52,8 @@ function SignedIn({ secret, onLeave }) {
     setListOpen(false);
     open(id);
   };
+  // A file or a turn belongs to the session in which it was looked at.
+  useEffect(() => setView((it) => it && { tab: it.tab }), [session]);
   useShortcuts({
     onSessions() {
       if (!hasList) setListOpen(true);
@@ -81,7 +83,7 @@ function SignedIn({ secret, onLeave }) {
       <${Conversation} key=${session.uid} session=${session} models=${about.models} onOpen=${onOpen} onLeave=${() => open(null)} />
     <//>
     <${Panel} key=${`panel ${session.uid}`} session=${session} view=${view} onView=${setView} />
-    ${isSettingsOpen ? html`<${SessionSettings} session=${session} models=${about.models} onClose=${() => setSettingsOpen(false)} onDelete=${remove} />` : null}
+    ${isSettingsOpen && session.record ? html`<${SessionSettings} session=${session} models=${about.models} onClose=${() => setSettingsOpen(false)} onDelete=${remove} />` : null}
   </div>`;
 }
 
@@ -96,7 +98,7 @@ function Header({ session, view, onToggle, onList, onSettings }) {
     ${["files", "events"].map(
       (
         tab,
-      ) => html`<button type="button" class="icon-button" aria-pressed=${view?.tab === tab} onClick=${() => onToggle(tab)}>
+      ) => html`<button type="button" class="icon-button" aria-label=${tab === "files" ? "Files" : "Events"} aria-pressed=${view?.tab === tab} onClick=${() => onToggle(tab)}>
       <${Icon} name=${tab} /><span>${tab === "files" ? "Files" : "Events"}</span></button>`,
     )}
   </header>`;
@@ -110,6 +112,11 @@ function DropTarget({ session, children }) {
   return html`<main ref=${ref} class=${isOver ? "drop" : ""}>${children}</main>`;
 }
 
+function announceEnd({ status, error }) {
+  if (status === "error") announcer.alert(error);
+  else announcer.say(status === "completed" ? "Answer complete" : "Stopped");
+}
+
 let uids = 0;
 
 /** The session that the address names, and the way to another one. */
@@ -118,10 +125,7 @@ function useSession(api, sessions) {
     const model = new SessionModel(api, id, {
       created: (made) => history.replaceState(null, "", `?s=${made}`),
       changed: () => sessions.touch(),
-      ended: (turn) =>
-        announcer.say(
-          turn.status === "completed" ? "Answer complete" : turn.status === "error" ? "The turn failed" : "Stopped",
-        ),
+      ended: announceEnd,
     });
     model.uid = ++uids;
     if (id) model.load();

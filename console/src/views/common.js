@@ -1,5 +1,5 @@
 // Small parts that many views use.
-import { html, useEffect, useRef, useState } from "../html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../html.js";
 import { Icon } from "./icons.js";
 
 export function IconButton({ icon, label, text, ...rest }) {
@@ -11,7 +11,8 @@ export function IconButton({ icon, label, text, ...rest }) {
 /** A modal dialog; it closes by Esc, its button, or a click beside it. `full`: it fills the screen. */
 export function Dialog({ title, onClose, full, children, actions }) {
   const ref = useRef();
-  useEffect(() => {
+  // Before the effects of what is in it, which may want to scroll.
+  useLayoutEffect(() => {
     const before = document.activeElement;
     ref.current.showModal();
     return () => before?.isConnected && before.focus();

@@ -1,5 +1,5 @@
 // The box to write in. What was typed is kept until the server has it.
-import { html, useEffect, useLayoutEffect, useRef, useState } from "../html.js";
+import { html, useLayoutEffect, useRef, useState } from "../html.js";
 import { uploadFree } from "../model/files.js";
 import { draftOf, keepDraft } from "../model/storage.js";
 import { IconButton, useMedia } from "./common.js";
@@ -21,10 +21,6 @@ export function Composer({ session, onSend, models }) {
     box.current.style.height = "auto";
     box.current.style.height = `${box.current.scrollHeight + 2}px`;
   }, [text]);
-  useEffect(() => {
-    // What is dropped on the conversation.
-    session.onFiles = attach;
-  }, [session]);
 
   const attach = async (list) => {
     for (const file of list) {
@@ -35,7 +31,7 @@ export function Composer({ session, onSend, models }) {
         setFiles((all) => [...all]);
       };
       try {
-        await session.ensure("Files");
+        await session.ensure();
         show({ path: await uploadFree(session, entry.name, file, (progress) => show({ progress })), progress: 1 });
         session.filesChanged();
       } catch (error) {
@@ -49,13 +45,17 @@ export function Composer({ session, onSend, models }) {
     if (!canSend) return;
     const before = session.id;
     if (await onSend(partsOf(text, files, models, session))) {
-      keepDraft(before, "");
       // What was typed meanwhile belongs to the next message.
-      setText((now) => (now === text ? "" : now));
-      keepDraft(session.id, box.current?.value === text ? "" : (box.current?.value ?? ""));
+      const now = box.current?.value ?? "";
+      const rest = now === text ? "" : now;
+      keepDraft(before, "");
+      keepDraft(session.id, rest);
+      setText(rest);
       setFiles([]);
     }
   };
+  // What is dropped on the conversation, and what is to be tried again.
+  Object.assign(session, { onFiles: attach, resend: send });
   const onKeyDown = (event) => {
     // An input method takes Enter for itself; some browsers say so by the key code alone.
     if (event.isComposing || event.keyCode === 229) return;

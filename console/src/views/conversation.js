@@ -64,9 +64,7 @@ function Place({ session, models, onSend, onLeave }) {
   if (session.state === "gone") {
     return html`<div class="place"><p>This session has expired.</p><button type="button" onClick=${onLeave}>New session</button></div>`;
   }
-  return session.entries.length || session.isSending
-    ? null
-    : html`<${Welcome} session=${session} models=${models} onSend=${onSend} />`;
+  return session.entries.length ? null : html`<${Welcome} session=${session} models=${models} onSend=${onSend} />`;
 }
 
 /** One line of what happens now. */

@@ -1,5 +1,6 @@
 // The files of the workspace: look, put in, take out.
 import { html, useEffect, useRef, useState } from "../html.js";
+import { setLines } from "../markdown/build.js";
 import { highlight } from "../markdown/highlight.js";
 import { download, listFiles, PREVIEW_BYTES_MAX, readText, remove, upload } from "../model/files.js";
 import { bytes, full, when } from "../model/format.js";
@@ -42,7 +43,7 @@ export function Files({ session, file, onFile }) {
       setUploads((all) => [...all, entry]);
       const show = () => setUploads((all) => [...all]);
       try {
-        await session.ensure("Files");
+        await session.ensure();
         await upload(session, join(folder, item.name), item, (progress) => {
           entry.progress = progress;
           show();
@@ -190,7 +191,7 @@ function Preview({ session, path, version, onBack }) {
 function Source({ text, name }) {
   const ref = useRef();
   useEffect(() => {
-    ref.current.textContent = text;
+    setLines(ref.current, text);
     highlight(ref.current, /\.([^.]+)$/.exec(name)?.[1] ?? name);
   }, [text, name]);
   return html`<pre tabindex="0"><code ref=${ref}></code></pre>`;

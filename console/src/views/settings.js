@@ -36,7 +36,7 @@ export function SessionSettings({ session, models, onClose, onDelete }) {
           ${optionsOf(models, record.model).map((id) => html`<option value=${id}>${id}</option>`)}
         </select></label>
       <p class="facts">${record.id} <${CopyButton} text=${() => record.id} /></p>
-      <p class="facts">Made ${full(record.created_at)}; kept until ${full(record.created_at + record.ttl)}.</p>
+      <p class="facts">Made ${full(record.created_at)}; ${record.persistent ? `kept until ${full(record.created_at + record.ttl)}` : "gone 5 minutes after its last turn"}.</p>
       ${problem ? html`<p class="error" role="alert">${problem}</p>` : null}
     </form>
   <//>`;

@@ -37,13 +37,14 @@ function Item({ record, now, isCurrent, onOpen }) {
     event.preventDefault();
     onOpen(record.id);
   };
-  const working = `working ${coarse(now - record.last_activity)}`;
+  const { status } = record.metadata;
+  const working = `working ${coarse(now - record.last_activity)}${typeof status === "string" && status ? ` · ${status}` : ""}`;
   return html`<li>
     <a href=${`?s=${record.id}`} aria-current=${isCurrent ? "page" : undefined} onClick=${onClick}>
       <span class="name">${nameOf(record)}</span>
       <span class=${`doing ${needs ? "needs" : record.busy ? "works" : ""}`}>
         ${needs ? html`<${Icon} name="asks" />` : record.busy ? html`<span class="pulse"></span>` : null}
-        ${needs ? "needs you" : record.busy ? working : when(record.last_activity)}
+        <span>${needs ? "needs you" : record.busy ? working : when(record.last_activity)}</span>
       </span>
     </a>
   </li>`;

@@ -1,6 +1,6 @@
 // A call of a tool, as a card: always an icon and a word for its state, its input, its result, and what it asks for.
 import { html, useEffect, useState } from "../html.js";
-import { bytes, coarse, duration } from "../model/format.js";
+import { bytes, coarse, duration, when } from "../model/format.js";
 import { useObservables } from "../model/observable.js";
 import { CopyButton, useSeconds } from "./common.js";
 import { Icon } from "./icons.js";
@@ -59,7 +59,8 @@ function briefOf({ input, text }) {
 function timeOf(call, state) {
   if (call.executingAt === null) return null;
   if (state === "running") return `, ${coarse(performance.now() / 1000 - call.executingAt)}`;
-  return call.endedAt === null ? null : ` ${duration(call.endedAt - call.executingAt)}`;
+  const isTimed = call.endedAt !== null && !call.request;
+  return isTimed ? ` ${duration(call.endedAt - call.executingAt)}` : null;
 }
 
 const firstLine = (text) => text.trim().split("\n", 1)[0].slice(0, 300);
@@ -128,6 +129,7 @@ function Answer({ call, session }) {
     ${mode === "edit" ? html`<${Edit} ...${form} />` : null}
     ${mode === "hand" ? html`<${ByHand} ...${form} />` : null}
     ${mode === null ? html`<${Choices} ...${form} onMode=${setMode} />` : null}
+    <small>Given up at ${when(call.request.deadline)} unless it is answered.</small>
     ${problem ? html`<p class="error" role="alert">${problem}</p>` : null}
   </div>`;
 }

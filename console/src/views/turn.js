@@ -15,7 +15,8 @@ export class Exchange extends Component {
   }
 
   render({ user, turn, session }) {
-    return html`<${Said} content=${user} session=${session} /><${Answered} turn=${turn} session=${session} key=${turn.id} />`;
+    return html`<${Said} content=${user} session=${session} />
+      <${Answered} turn=${turn} user=${user} session=${session} key=${turn.id} />`;
   }
 }
 
@@ -32,7 +33,7 @@ function Said({ content, session }) {
   </article>`;
 }
 
-function Answered({ turn, session }) {
+function Answered({ turn, user, session }) {
   useObservables(turn);
   const text = () =>
     turn.blocks
@@ -42,10 +43,21 @@ function Answered({ turn, session }) {
   return html`<article class="answered" data-turn=${turn.id} aria-busy=${turn.isRunning}>
     <h3 class="unseen">Agent</h3>
     ${turn.blocks.map((block) => html`<${BlockView} key=${block.key} block=${block} turn=${turn} session=${session} />`)}
-    ${turn.status === "error" ? html`<div class="ending error" role="alert">${turn.error ?? "The turn failed."}</div>` : null}
+    ${turn.status === "error" ? html`<${Failed} turn=${turn} user=${user} session=${session} />` : null}
     ${turn.status === "cancelled" ? html`<div class="ending">Stopped.</div>` : null}
     ${turn.isRunning ? null : html`<${Footer} turn=${turn} text=${text} />`}
   </article>`;
+}
+
+/** The sentence that ended a turn. The last message can be sent once more, when all of it is at hand. */
+function Failed({ turn, user, session }) {
+  useObservables(session);
+  const canRepeat = turn === session.turn && user.every((part) => part.type === "text" || part.path);
+  const parts = user.map(({ type, text, path }) => (type === "text" ? { type, text } : { type, path }));
+  return html`<div class="problem">
+    <p>${turn.error ?? "The turn failed."}</p>
+    ${canRepeat ? html`<button type="button" disabled=${session.isBusy} onClick=${() => session.send(parts)}>Try again</button>` : null}
+  </div>`;
 }
 
 function Footer({ turn, text }) {

@@ -5,7 +5,7 @@ const SUGGESTIONS = ["List my files", "Plot sin x", "What can you do?"];
 
 export function Welcome({ session, models, onSend }) {
   return html`<div class="welcome">
-    <h2>What shall be done?</h2>
+    <h2>What should the agent do?</h2>
     <div class="suggestions">
       ${SUGGESTIONS.map((text) => html`<button type="button" onClick=${() => onSend(text)}>${text}</button>`)}
     </div>
