@@ -117,7 +117,8 @@ def openapi() -> dict[str, Any]:
     from turnwire.server.context import ServerOptions, Services
 
     nothing = typing.cast(Any, None)  # the document needs the routes only
-    return create_app(Services(*[nothing] * 8, ServerOptions())).openapi()
+    services = typing.cast(Any, Services)(*[nothing] * 8, ServerOptions())
+    return create_app(services).openapi()
 
 
 def routes_page() -> str:
@@ -418,7 +419,7 @@ def _schema_words(schema: dict[str, Any], *, linked: bool = True) -> str:
     kind = schema.get("type", "anything")
     if kind == "array":
         return f"list of {_schema_words(schema.get('items', {}), linked=linked)}"
-    word = {"string": "text", "boolean": "true or false", "null": "null"}.get(kind, kind)
+    word: str = {"string": "text", "boolean": "true or false"}.get(kind, kind)
     low, high = schema.get("minimum"), schema.get("maximum")
     bounds = [f"from {low}" if low is not None else "", f"to {high}" if high is not None else ""]
     return " ".join([word, *filter(None, bounds)])
