@@ -416,10 +416,10 @@ def _schema_words(schema: dict[str, Any], *, linked: bool = True) -> str:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
-    kind = schema.get("type", "anything")
+    kind = str(schema.get("type", "anything"))
     if kind == "array":
         return f"list of {_schema_words(schema.get('items', {}), linked=linked)}"
-    word: str = {"string": "text", "boolean": "true or false"}.get(kind, kind)
+    word = {"string": "text", "boolean": "true or false"}.get(kind, kind)
     low, high = schema.get("minimum"), schema.get("maximum")
     bounds = [f"from {low}" if low is not None else "", f"to {high}" if high is not None else ""]
     return " ".join([word, *filter(None, bounds)])
