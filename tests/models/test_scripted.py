@@ -25,7 +25,7 @@ def scenario(tmp_path):
 
 
 async def test_the_guides_example_plays_as_the_guide_says(scenario):
-    example = re.search(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    example = re.search(r"```yaml[^\n]*\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     model = ScriptedModel(scenario(example[1]))
     question = said("What is the weather?")
 
