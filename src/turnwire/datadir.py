@@ -1,6 +1,6 @@
 """The data folder: made at the first start, held by one server at a time, home of the key, database and workspaces.
 
-<data_dir>/lock         held (flock) by the server that uses the folder; says its process id
+<data_dir>/lock         held (flock) by the server that uses the folder; says its process id, and its address
 <data_dir>/key          the generated key, mode 0600
 <data_dir>/turnwire.db  the embedded store
 <data_dir>/workspaces/  the tenants' files
@@ -15,9 +15,13 @@ import secrets
 import stat
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 KEY_BYTES = 32
 """Random bytes in a key: nobody guesses one, and it still fits on a line."""
+
+NOTE_BYTES_MAX = 512
+"""Of the lock file: a process id, and an address."""
 
 KEY_CHARACTERS_MAX = 4096
 """A longer key file is some other file."""
@@ -62,6 +66,13 @@ class DataDir:
             os.close(fd)
             raise
         return cls(path, fd)
+
+    def announce(self, url: str) -> None:
+        """Note the server's address for programs on this machine; it goes with the lock."""
+        if self._lock_fd is not None:
+            text = f"{os.getpid()}\n{url}\n".encode()
+            with contextlib.suppress(OSError):  # of a full disk: the lock is what matters
+                os.ftruncate(self._lock_fd, os.pwrite(self._lock_fd, text, 0))
 
     @property
     def database(self) -> Path:
@@ -134,8 +145,15 @@ def new_key(tenant: str) -> str:
     return f"tw_{tenant}_{secrets.token_urlsafe(KEY_BYTES)}"
 
 
-def holder(path: Path) -> int | None:
-    """The process id of the server that holds the folder; None when nobody does. 0: somebody, but who isn't known."""
+class Holder(NamedTuple):
+    """Who holds a data folder. `pid`: 0 when it isn't known. `url`: None until the server listens."""
+
+    pid: int
+    url: str | None
+
+
+def served(path: Path) -> Holder | None:
+    """Who holds the folder; None when nobody does."""
     try:
         fd = os.open(path / "lock", os.O_RDWR)
     except OSError:
@@ -143,12 +161,25 @@ def holder(path: Path) -> int | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _pid_in(fd)
+        return _noted(fd)
     except OSError:
         return None
     finally:
         os.close(fd)
     return None
+
+
+def holder(path: Path) -> int | None:
+    """The process id of the server that holds the folder; None when nobody does. 0: somebody, but who isn't known."""
+    found = served(path)
+    return None if found is None else found.pid
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/turnwire`, by default `~/.local/share/turnwire`. A relative XDG_DATA_HOME is ignored, as the
+    XDG Base Directory Specification asks."""
+    home = Path(os.environ.get("XDG_DATA_HOME", ""))
+    return (home if home.is_absolute() else Path.home() / ".local" / "share") / "turnwire"
 
 
 def _make(path: Path) -> None:
@@ -164,7 +195,7 @@ def _lock(fd: int, path: Path) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = _pid_in(fd)
+        pid = _noted(fd).pid
         who = f"another server (pid {pid})" if pid else "another server"
         raise StartRefused(
             f"The data folder {path} is in use by {who}: stop that one, or choose another with --data-dir."
@@ -178,9 +209,10 @@ def _lock(fd: int, path: Path) -> None:
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
 
-def _pid_in(fd: int) -> int:
-    text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-    return int(text) if text.isdecimal() else 0
+def _noted(fd: int) -> Holder:
+    pid, _, rest = os.pread(fd, NOTE_BYTES_MAX, 0).decode("ascii", "replace").partition("\n")
+    url = rest.partition("\n")[0].strip()
+    return Holder(int(pid) if pid.strip().isdecimal() else 0, url if url.startswith("http") else None)
 
 
 def _write_key(path: Path, text: str) -> None:

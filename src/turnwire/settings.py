@@ -34,11 +34,14 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from turnwire.datadir import default_data_dir
+
 PREFIX = "TURNWIRE_"
 
-# Variables with our prefix that are no settings: where the file of settings is, and what the project's own tests and
-# benchmarks read. A Kubernetes service that is called `turnwire` adds …_SERVICE_… and …_PORT_… to every container.
-NOT_SETTINGS = ("CONFIG", "LONG")
+# Variables with our prefix that are no settings: where the file of settings is, what the client reads, and what the
+# project's own tests and benchmarks read. A Kubernetes service that is called `turnwire` adds …_SERVICE_… and …_PORT_…
+# to every container.
+NOT_SETTINGS = ("CONFIG", "URL", "KEY", "LONG")
 NOT_SETTINGS_PREFIXES = ("TEST_", "BENCH_", "SERVICE_", "PORT_")
 
 
@@ -74,13 +77,6 @@ Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Paths = Annotated[list[Path], NoDecode, BeforeValidator(_split)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 Thinking = Annotated[Literal["off", "low", "medium", "high"], BeforeValidator(_lower)]
-
-
-def default_data_dir() -> Path:
-    """`$XDG_DATA_HOME/turnwire`, by default `~/.local/share/turnwire`. A relative XDG_DATA_HOME is ignored, as the
-    XDG Base Directory Specification asks."""
-    home = Path(os.environ.get("XDG_DATA_HOME", ""))
-    return (home if home.is_absolute() else Path.home() / ".local" / "share") / "turnwire"
 
 
 class Address(NamedTuple):

@@ -15,6 +15,14 @@ class Failed(Exception):
     exit_code = 1
 
 
+FOREIGN_ERRORS = (
+    ("turnwire.stores.sqlite", "StoreRefused"),
+    ("turnwire.models.errors", "ModelError"),
+    ("turnwire.protocol.errors", "TurnwireError"),
+    ("turnwire.protocol.errors", "RemoteProtocolError"),
+)
+
+
 def main() -> NoReturn:
     """The program `turnwire`."""
     for stream in (sys.stdout, sys.stderr):
@@ -44,7 +52,7 @@ def exit_code(exc: Exception) -> int | None:
     if isinstance(code, int):
         return code
     # Of parts that know nothing of a command line; they are imported only when a command has imported them.
-    for module, name in (("turnwire.stores.sqlite", "StoreRefused"), ("turnwire.models.errors", "ModelError")):
+    for module, name in FOREIGN_ERRORS:
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(exc, kind):
             return 1

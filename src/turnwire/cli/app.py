@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from turnwire.cli import client_app
+
 app = typer.Typer(
     help="A self-hosted server for agent sessions, in which the log is the turn.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -16,6 +17,7 @@ keys_app = typer.Typer(help="The keys that callers show to the server.", rich_ma
 models_app = typer.Typer(help="The models that a server here can be asked for.", rich_markup_mode=None)
 app.add_typer(keys_app, name="keys", no_args_is_help=True)
 app.add_typer(models_app, name="models", invoke_without_command=True)
+client_app.register(app)
 
 Config = Annotated[
     Path | None, typer.Option("--config", help="A TOML file of settings.", metavar="FILE", show_default=False)

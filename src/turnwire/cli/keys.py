@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from turnwire.cli import Failed
+from turnwire.cli.tables import print_table
 from turnwire.datadir import DataDir, holder, new_key
 from turnwire.seams.store import Key, Store
 from turnwire.settings import Settings, SettingsError, load_settings
@@ -89,13 +90,6 @@ def revoke(config: Path | None, data_dir: Path | None, wanted: str) -> None:
     if (text := data.read_key()) is not None and _digest(text) == key.digest:
         data.key_file.unlink(missing_ok=True)
         print("It was the generated key: the next start of the server makes a new one.")
-
-
-def print_table(rows: list[tuple[str, ...]]) -> None:
-    """Columns, as wide as they need to be; never wrapped."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _existing(config: Path | None, data_dir: Path | None) -> Settings:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from turnwire.cli import Failed
 from turnwire.cli.choice import choose_model
-from turnwire.cli.keys import print_table
+from turnwire.cli.tables import print_table
 from turnwire.settings import read_settings
 
 

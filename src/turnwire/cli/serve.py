@@ -59,6 +59,7 @@ def _serve(config: Path | None, flags: dict[str, object]) -> int:
         settings = settings.model_copy(update={"model": choice.spec})
 
         def announce(address: Address, sandbox: Status, mcp: Mapping[str, str]) -> None:
+            data.announce(address.url)
             lines = startup_lines(
                 settings,
                 address,

@@ -1,0 +1,1 @@
+"""`turnwire chat`: its parts alone, and the whole in a real terminal."""
