@@ -7,6 +7,8 @@ import pytest
 pytest_plugins = ["plugins.tools"]
 
 STARTS_SERVERS = (
+    "chat/test_script.py",
+    "chat/test_terminal.py",
     "cli/",
     "client/test_answers.py",
     "client/test_cuts.py",

@@ -71,6 +71,7 @@ TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "openssl": (_on_path("openssl"), "install openssl"),
     "sqlite3": (_on_path("sqlite3"), "install sqlite3"),
     "zip": (_on_path("zip"), "install zip"),
+    "tmux": (_on_path("tmux"), "install tmux"),
     "systemd-analyze": (_on_path("systemd-analyze"), "install systemd"),
     "overlay": (_can_overlay, "run as root, with overlayfs in the kernel"),
     "unshare": (_can_unshare, "install util-linux, and allow user namespaces"),

@@ -34,15 +34,14 @@ class Command(NamedTuple):
     run: Callable[["Talk", list[str]], Awaitable[None]]
 
 
-async def run_command(talk: "Talk", text: str) -> bool:
-    """Whether the line was a command. `//x` sends `/x`; what stands on several lines is a message."""
-    line = text.strip()
-    if "\n" in line or not line.startswith("/"):
-        return False
-    name, _, rest = line.partition(" ")
-    command = COMMANDS.get(name)
-    if command is None:
-        return False
+def is_command(text: str) -> bool:
+    """`//x` sends `/x`; what stands on several lines is a message."""
+    return "\n" not in text.strip() and text.strip().partition(" ")[0] in COMMANDS
+
+
+async def run_command(talk: "Talk", text: str) -> None:
+    name, _, rest = text.strip().partition(" ")
+    command = COMMANDS[name]
     try:
         words = shlex.split(rest)
         await command.run(talk, words)
@@ -50,7 +49,6 @@ async def run_command(talk: "Talk", text: str) -> bool:
         talk.screen.print(styled((f"Write it so: {command.usage}", "yellow")))
     except (TurnwireError, OSError) as exc:
         talk.screen.print(styled((f"{talk.screen.marks.failed} {plain(str(exc))}", "red")))
-    return True
 
 
 async def _help(talk: "Talk", words: list[str]) -> None:

@@ -12,14 +12,21 @@ TYPED_CHARACTERS_MAX = 10_000
 
 
 class Keyboard:
-    """Reads keys one by one. Ctrl-C, Ctrl-O and, while `on_answer` is set, single letters go to whom they are meant
-    for; other text is kept in `typed`, for the next line."""
+    """Reads keys one by one. Ctrl-C, Ctrl-D, Ctrl-O and, while `on_answer` is set, single letters go to whom they are
+    meant for; other text is kept in `typed`, for the next line, which Enter makes `ready` to be sent."""
 
-    def __init__(self, source: Input, on_interrupt: Callable[[], None], on_unfold: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        source: Input,
+        on_interrupt: Callable[[], None],
+        on_leave: Callable[[], None] | None = None,
+        on_unfold: Callable[[], None] | None = None,
+    ) -> None:
         self._source = source
-        self._on_interrupt, self._on_unfold = on_interrupt, on_unfold
+        self._on_interrupt, self._on_leave, self._on_unfold = on_interrupt, on_leave, on_unfold
         self.on_answer: Callable[[str], None] | None = None
         self.typed = ""
+        self.ready = False
         self._open: ExitStack | None = None
 
     def start(self) -> None:
@@ -45,12 +52,16 @@ class Keyboard:
             match press.key:
                 case Keys.ControlC:
                     self._on_interrupt()
-                case Keys.ControlO:
+                case Keys.ControlD if self._on_leave is not None and not self.typed:
+                    self._on_leave()
+                case Keys.ControlO if self._on_unfold is not None:
                     self._on_unfold()
-                case Keys.Backspace | Keys.ControlH:
-                    self.typed = self.typed[:-1]
+                case Keys.ControlM if self.typed.strip():
+                    self.ready = True
+                case Keys.Backspace:
+                    self.typed, self.ready = self.typed if self.ready else self.typed[:-1], False
                 case Keys.ControlU:
-                    self.typed = ""
+                    self.typed, self.ready = "", False
                 case Keys.BracketedPaste:
                     self._text(press.data)
                 case Keys():
@@ -64,5 +75,7 @@ class Keyboard:
             asyncio.get_running_loop().call_soon(self.stop)
 
     def _text(self, text: str) -> None:
+        if self.ready:  # it goes on with a further line
+            self.typed, self.ready = self.typed + "\n", False
         if len(self.typed) < TYPED_CHARACTERS_MAX:
             self.typed += text.replace("\r\n", "\n").replace("\r", "\n")

@@ -67,7 +67,13 @@ class Prompt:
         bindings.add("c-c")(_give_up)
         bindings.add("c-d")(_give_up)
         editor: PromptSession[str | None] = PromptSession(
-            history=InMemoryHistory(), input=self.session.input, multiline=True, key_bindings=bindings
+            history=InMemoryHistory(),
+            input=self.session.input,
+            multiline=True,
+            key_bindings=bindings,
+            bottom_toolbar="Enter allows it so, Ctrl-C goes back",
+            style=STYLE,
+            color_depth=self.session.color_depth,
         )
         return await editor.prompt_async("  ", default=text, prompt_continuation="  ")
 

@@ -16,7 +16,7 @@ Row = list[Segment]
 LIVE_ROWS_MAX = 6
 """Redrawn rows: little enough to be no flicker, and to fit on any screen."""
 
-ERASE_DOWN = "\x1b[J"
+ERASE_ROW, UP = "\x1b[2K", "\x1b[A"
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 BELL = "\x07"
 
@@ -119,7 +119,8 @@ class Screen:
         width = max(1, self.console.width)
         up = sum(max(1, -(-cells // width)) for cells in self._widths) - 1
         self._widths = []
-        return "\r" + (f"\x1b[{up}A" if up else "") + ERASE_DOWN
+        # Row by row: tmux takes "erase all below" on its first row for "clear", and keeps a copy of what was there.
+        return "\r" + ERASE_ROW + (UP + ERASE_ROW) * up
 
     def _ansi(self, rows: Iterable[Row]) -> str:
         with self.console.capture() as capture:

@@ -2,22 +2,25 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from prompt_toolkit.input import create_input
 
 from turnwire import __version__
+from turnwire.chat.keys import Keyboard
 from turnwire.chat.options import ChatOptions, ServerAccess, find_session, open_session, turn_settings
 from turnwire.chat.plain import one_line, plain
 from turnwire.chat.prompt import Prompt
 from turnwire.chat.screen import Screen, make_console, styled
 from turnwire.chat.view import Fold, TurnView
-from turnwire.chat.watch import Dropped, Leave, Watch
+from turnwire.chat.watch import Detach, Dropped, Leave, Watch
 from turnwire.client import (
     AsyncClient,
     AsyncSession,
     AsyncTurn,
+    MessageCompleted,
     NotFound,
     ProtocolError,
     TurnwireError,
@@ -41,6 +44,8 @@ class Talk:
         self.session: AsyncSession | None = None
         self.view: TurnView | None = None
         self.default = ""
+        """What stands in the next line already; `ready`: it is to be sent as it is."""
+        self.ready = False
         self.words = ""
         self._input = create_input()
         self._connecting: asyncio.Task[AsyncClient] | None = None
@@ -66,11 +71,15 @@ class Talk:
             loop.add_signal_handler(number, task.cancel)
         self._connecting = asyncio.create_task(self._connect())
         try:
-            if self.options.session_id is not None or self.options.last:
-                await self._go_on()
-            await self._converse()
+            # All the while: keys that are pressed between two lines are for the next one.
+            with self._input.raw_mode():
+                if self.options.session_id is not None or self.options.last:
+                    await self._go_on()
+                await self._converse()
         except Leave:
             pass
+        except Detach:
+            self.screen.print(styled(("The turn goes on.", "dim")))
         finally:
             self.screen.clear()
             await self._close()
@@ -116,19 +125,41 @@ class Talk:
     # Lines and turns
 
     async def _converse(self) -> None:
-        from turnwire.chat.commands import run_command
+        from turnwire.chat.commands import is_command, run_command
 
         while True:
             text = await self._ask()
             if text is None:
                 return
-            if not await run_command(self, text):
-                await self.say(text)
+            if is_command(text):
+                await self._interruptible(run_command(self, text))
+            else:
+                await self.say(text[1:] if text.startswith("//") else text)
+
+    async def _interruptible(self, what: Coroutine[Any, Any, None]) -> None:
+        """Until it is done, or Ctrl-C."""
+        task = asyncio.create_task(what)
+
+        def on_interrupt() -> None:
+            task.cancel()
+
+        keyboard = Keyboard(self._input, on_interrupt)
+        with keyboard:
+            await asyncio.wait([task])
+        self.default, self.ready = keyboard.typed, keyboard.ready
+        if task.cancelled():
+            self.screen.print(styled(("stopped", "yellow")))
+        else:
+            task.result()
 
     async def _ask(self) -> str | None:
         """The next line. What keeps the server from being reached is not waited for."""
         assert self._connecting is not None
         default, self.default = self.default, ""
+        if self.ready and default.strip():
+            self.ready = False
+            self.screen.print(styled((f"{self.screen.marks.prompt} ", "bold cyan"), plain(default)))
+            return default
         asking = asyncio.create_task(self.prompt.ask(default))
         try:
             if not self._connecting.done():
@@ -192,6 +223,7 @@ class Talk:
         finally:
             self.view = None
             self.default = watch.typed
+            self.ready = watch.typed_ready and isinstance(view.ending, MessageCompleted)
             self.screen.print("")
         return True
 

@@ -103,7 +103,7 @@ class TurnView:
         self.note = ""
         """What hinders: shown instead of what goes on, until the next event."""
         self.stopping = False
-        self.typed = ""
+        self.typed, self.typed_ready = "", False
         self.ending: Event | None = None
 
     # Events
@@ -318,7 +318,11 @@ class TurnView:
     def _status_lines(self) -> list[Text]:
         marks, now = self.screen.marks, self._clock()
         spinner = marks.spinner[int(now * 10) % len(marks.spinner)]
-        typed = [styled((f"{marks.prompt} {one_line(self.typed[-self.screen.width :])}", "dim"))] if self.typed else []
+        typed: list[Text] = []
+        if self.typed:
+            how = "  (sent next)" if self.typed_ready else ""
+            room = self.screen.width - len(how) - 3
+            typed = [styled((f"{marks.prompt} {one_line(self.typed[-room:])}{how}", "dim"))]
         if self.stopping:
             return [styled((f"{spinner} stopping{marks.more} Ctrl-C again leaves", "yellow")), *typed]
         if self.note:

@@ -36,6 +36,10 @@ class Leave(Exception):
     """The person wants to leave now."""
 
 
+class Detach(Exception):
+    """The person wants to leave, and the turn to go on."""
+
+
 class Dropped(Exception):
     """Ctrl-C came before the turn had begun, as far as is known here."""
 
@@ -59,12 +63,13 @@ class Watch:
         self._view, self._make = view, turn
         self._edit = edit
         self._keyboard = (
-            Keyboard(keyboard_input, self.interrupt, unfold or (lambda: None)) if keyboard_input is not None else None
+            Keyboard(keyboard_input, self.interrupt, self._detach, unfold) if keyboard_input is not None else None
         )
         self._reading: asyncio.Task[None] | None = None
         self._helpers: set[asyncio.Task[Any]] = set()
         self._last_event = 0.0
         self._left = asyncio.Event()
+        self._detached = False
         self.turn: AsyncTurn | None = None
         self.interrupts = 0
 
@@ -73,6 +78,7 @@ class Watch:
 
         Raises:
             Leave: Ctrl-C was pressed twice.
+            Detach: Ctrl-D was pressed.
             Dropped: it was pressed before there was a turn.
             TurnwireError: from the turn.
         """
@@ -92,7 +98,7 @@ class Watch:
                 if task.done():
                     task.result()
             if not self._reading.done():
-                raise Leave
+                raise Detach if self._detached else Leave
         finally:
             loop.remove_signal_handler(signal.SIGINT)
             if self._keyboard is not None:
@@ -108,6 +114,15 @@ class Watch:
     @property
     def typed(self) -> str:
         return self._keyboard.typed if self._keyboard is not None else ""
+
+    @property
+    def typed_ready(self) -> bool:
+        """Whether what was typed is to be sent."""
+        return self._keyboard is not None and self._keyboard.ready
+
+    def _detach(self) -> None:
+        self._detached = True
+        self._left.set()
 
     def interrupt(self) -> None:
         self.interrupts += 1
@@ -141,7 +156,7 @@ class Watch:
     async def _draw(self) -> None:
         while True:
             began = time.perf_counter()
-            self._view.typed = self.typed
+            self._view.typed, self._view.typed_ready = self.typed, self.typed_ready
             self._view.draw()
             took = time.perf_counter() - began
             await asyncio.sleep(max(FRAME_S, REST_FACTOR * took))

@@ -1,7 +1,8 @@
 """The command line. Results go to stdout, everything else to stderr.
 
-Exit codes: 0 done or stopped as asked, 1 failed, 2 wrong usage or settings. A failure that can be foreseen is one
-sentence, never a traceback. Each command imports what it needs when it runs, so that none waits for the others' parts.
+Exit codes: 0 done or stopped as asked, 1 failed, 2 wrong usage or settings, 130 a turn that Ctrl-C stopped. A failure
+that can be foreseen is one sentence, never a traceback. Each command imports what it needs when it runs, so that none
+waits for the others' parts.
 """
 
 import io

@@ -139,7 +139,7 @@ class Access:
             )
         self.started = True
         self._spawn(0)
-        return f"no server is running: starting one on {_short(data_dir_of(self._given))}"
+        return f"no server is running: starting one on {short(data_dir_of(self._given))}"
 
     async def connect(self, on_wait: Callable[[Waiting], object]) -> AsyncClient:
         """A client for the server, once that is up."""
@@ -222,7 +222,7 @@ def open_log() -> Any:
         return Path(os.devnull).open("ab")
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     """With `~`, as a person would write it."""
     return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
 

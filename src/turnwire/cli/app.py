@@ -1,12 +1,12 @@
 """The commands and their options. What they do is in the modules beside this one."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from turnwire.cli import client_app
+from turnwire.cli.examples import examples
 
 app = typer.Typer(
     help="A self-hosted server for agent sessions, in which the log is the turn.",
@@ -44,11 +44,18 @@ def _program(  # pyright: ignore[reportUnusedFunction]
         print_version()
         raise typer.Exit(0)
     if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
-        raise typer.Exit(2)
+        from turnwire.cli.overview import overview
+
+        print(overview())
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        ("turnwire serve", "on 127.0.0.1:8080, with the model that this machine offers"),
+        ("turnwire serve --port 0 --model demo", "on any free port, without a real model"),
+        ("turnwire serve --config turnwire.toml", "with the settings of a file"),
+    )
+)
 def serve(
     host: Host = None,
     port: Port = None,
@@ -64,7 +71,11 @@ def serve(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        ("turnwire doctor", "before the first start"), ("turnwire doctor --deep", "after a crash of the disk")
+    )
+)
 def doctor(
     host: Host = None,
     port: Port = None,
@@ -82,7 +93,7 @@ def doctor(
     )
 
 
-@app.command()
+@app.command(epilog=examples(("turnwire settings --config turnwire.toml", "what is in force, and from where")))
 def settings(
     config: Config = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference of all settings.")] = False,
@@ -96,7 +107,12 @@ def settings(
         print_settings(config)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        ("turnwire conformance http://127.0.0.1:8080 --key tw_default_…", "all cases"),
+        ("turnwire conformance --only 'cancel*'", "some, on the server of POKEE_API"),
+    )
+)
 def conformance(
     url: Annotated[
         str | None, typer.Argument(metavar="URL", help="The server's address.", envvar="POKEE_API", show_default=False)
@@ -148,7 +164,7 @@ def conformance(
     raise typer.Exit(code)
 
 
-@app.command("version")
+@app.command("version", epilog=examples(("turnwire version", "")))
 def print_version() -> None:
     """Print the version."""
     from turnwire import __version__
@@ -156,7 +172,7 @@ def print_version() -> None:
     print(f"turnwire {__version__}")
 
 
-@keys_app.command("show")
+@keys_app.command("show", epilog=examples(("export POKEE_KEY=$(turnwire keys show)", "for a shell on this machine")))
 def keys_show(data_dir: DataDirOption = None, config: Config = None) -> None:
     """Print the key that the server made at its first start."""
     from turnwire.cli.keys import show
@@ -164,7 +180,7 @@ def keys_show(data_dir: DataDirOption = None, config: Config = None) -> None:
     show(config, data_dir)
 
 
-@keys_app.command("list")
+@keys_app.command("list", epilog=examples(("turnwire keys list", "")))
 def keys_list(data_dir: DataDirOption = None, config: Config = None) -> None:
     """List the keys: id, name, tenant, when made. Their texts are not kept."""
     from turnwire.cli.keys import list_keys
@@ -172,7 +188,9 @@ def keys_list(data_dir: DataDirOption = None, config: Config = None) -> None:
     list_keys(config, data_dir)
 
 
-@keys_app.command("create")
+@keys_app.command(
+    "create", epilog=examples(("turnwire keys create ci --tenant builds", "a key of a tenant of its own"))
+)
 def keys_create(
     name: Annotated[str, typer.Argument(help="What the key is called, to know it by later.")],
     tenant: Annotated[str, typer.Option("--tenant", help="Whose sessions and files it opens.")] = "default",
@@ -185,7 +203,7 @@ def keys_create(
     create(config, data_dir, name=name, tenant=tenant)
 
 
-@keys_app.command("revoke")
+@keys_app.command("revoke", epilog=examples(("turnwire keys revoke ci", "")))
 def keys_revoke(
     key: Annotated[str, typer.Argument(metavar="NAME|ID", help="The key's name, or its id as `keys list` shows it.")],
     data_dir: DataDirOption = None,
@@ -204,7 +222,7 @@ def _models(context: typer.Context) -> None:  # pyright: ignore[reportUnusedFunc
         models_list()
 
 
-@models_app.command("list")
+@models_app.command("list", epilog=examples(("turnwire models list", "")))
 def models_list(model: Model = None, config: Config = None) -> None:
     """List the models that a server started here could be asked for, the default one first."""
     from turnwire.cli.models import list_models
@@ -212,7 +230,7 @@ def models_list(model: Model = None, config: Config = None) -> None:
     list_models(config, model)
 
 
-@models_app.command("pull-local")
+@models_app.command("pull-local", epilog=examples(("turnwire models pull-local", "then: turnwire serve --model local")))
 def models_pull_local() -> None:
     """Install the embedded model (about 130 MB) into the environment that turnwire runs in."""
     from turnwire.cli.models import pull_local
