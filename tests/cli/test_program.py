@@ -2,21 +2,25 @@
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer.main
 
 from turnwire import __version__
+from turnwire.cli.app import app
 from turnwire.cli.reference import settings_markdown
 
 if TYPE_CHECKING:
-    from cli.conftest import Program
+    from cli.conftest import Program, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("pydantic_ai", "fastapi", "uvicorn", "openai", "anthropic", "structlog", "aiohttp", "turnwire.server")
 IMPORTED = f"""
 import sys
+from collections.abc import Callable, Iterator
 from turnwire.cli import main
 try:
     main()
@@ -39,14 +43,52 @@ def test_a_command_imports_only_what_it_needs(words: list[str], turnwire: "Progr
     assert done.stderr.strip() == ""
 
 
+def test_alone_it_says_what_runs_here_and_where_to_go_from_here(
+    turnwire: "Program", start: "Callable[..., Server]"
+) -> None:
+    alone = turnwire().out
+    assert "turnwire serve" in alone and "turnwire chat" in alone
+    assert "No server is running on the data folder ~/xdg/turnwire." in alone
+
+    server = start()
+
+    assert f"A server is running at {server.url}, on the data folder ~/xdg/turnwire." in turnwire().out
+
+
 def test_help_and_version_are_results(turnwire: "Program") -> None:
     assert "serve" in turnwire("--help").out
     assert turnwire("version").out == turnwire("--version").out == f"turnwire {__version__}\n"
 
 
+def all_commands() -> list[list[str]]:
+    """Every command and group, as one types it."""
+
+    def walk(command: Any, words: list[str]) -> Iterator[list[str]]:
+        yield words
+        for name, child in getattr(command, "commands", {}).items():
+            yield from walk(child, [*words, name])
+
+    return list(walk(typer.main.get_command(app), []))
+
+
+@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
+def test_every_command_has_help_with_an_example(words: list[str], turnwire: "Program") -> None:
+    out = turnwire(*words, "--help").out
+
+    assert out.startswith(f"Usage: turnwire{''.join(f' {word}' for word in words)}")
+    if "COMMAND" not in out.splitlines()[0]:
+        assert f"turnwire {' '.join(words)}" in out.partition("Examples:")[2]
+
+
+def test_shells_complete_the_commands(turnwire: "Program") -> None:
+    variables = {"_TURNWIRE_COMPLETE": "complete_bash", "COMP_WORDS": "turnwire se", "COMP_CWORD": "1"}
+
+    assert turnwire(**variables).out.split() == ["serve", "settings", "sessions"]
+
+
 @pytest.mark.parametrize(
     "words",
-    [[], ["keys"], ["fly"], ["serve", "--port", "http"], ["serve", "--colour"], ["keys", "create"]],
+    [["keys"], ["fly"], ["serve", "--port", "http"], ["serve", "--colour"], ["keys", "create"]],
 )
 def test_wrong_usage_is_told_on_stderr_with_exit_code_2(words: list[str], turnwire: "Program") -> None:
     ran = turnwire(*words, code=2)

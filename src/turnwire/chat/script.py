@@ -17,7 +17,7 @@ from turnwire.chat.options import ChatOptions, ServerAccess, find_session, open_
 from turnwire.chat.plain import plain
 from turnwire.chat.screen import Screen, make_console
 from turnwire.chat.view import TurnView
-from turnwire.chat.watch import Dropped, Leave, Watch
+from turnwire.chat.watch import Detach, Dropped, Leave, Watch
 from turnwire.client import (
     AsyncClient,
     AsyncTurn,
@@ -101,6 +101,8 @@ class Script:
             await watch.run()
         except (Dropped, Leave):
             return INTERRUPTED
+        except Detach:
+            return 0
         finally:
             _hint(watch.turn)
         if isinstance(self._view.ending, MessageCancelled):

@@ -78,8 +78,6 @@ class Talk:
                 await self._converse()
         except Leave:
             pass
-        except Detach:
-            self.screen.print(styled(("The turn goes on.", "dim")))
         finally:
             self.screen.clear()
             await self._close()
@@ -217,6 +215,10 @@ class Talk:
         except Leave:
             await self._goodbye(watch.turn)
             raise
+        except Detach:
+            if watch.turn is not None and not watch.turn.ended:
+                self.screen.print(styled(("The turn goes on.", "dim")))
+            raise Leave from None
         except (TurnwireError, ProtocolError) as exc:
             self._show_error(exc)
             return watch.turn is not None and watch.turn.response_id is not None

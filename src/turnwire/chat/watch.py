@@ -97,8 +97,10 @@ class Watch:
             for task in (self._reading, drawing, asking):
                 if task.done():
                     task.result()
+            if self._detached:
+                raise Detach
             if not self._reading.done():
-                raise Detach if self._detached else Leave
+                raise Leave
         finally:
             loop.remove_signal_handler(signal.SIGINT)
             if self._keyboard is not None:
