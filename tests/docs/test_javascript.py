@@ -86,6 +86,19 @@ def test_the_module_says_what_the_server_refused(programs: Path, tmp_path: Path)
     assert said.startswith("404 not_found ") and said.rstrip().endswith(".")
 
 
+def test_the_module_gives_a_server_up_that_stays_away(programs: Path, tmp_path: Path) -> None:
+    module = BLOCKS["turnwire.mjs"]
+    assert "GIVE_UP_MS = 120_000" in module
+    (programs / "turnwire.mjs").write_text(module.replace("GIVE_UP_MS = 120_000", "GIVE_UP_MS = 700"))
+    (programs / "all.mjs").write_text(ALL_EVENTS)
+    with Server(tmp_path) as server, node(programs, server, "all.mjs", "/stream 30 20") as program:
+        assert program.stdout
+        assert [program.stdout.readline(), program.stdout.readline()] == ["ready\n", "began\n"]
+        server.kill()
+        assert program.wait(20) == 1
+        server.restart()
+
+
 @pytest.mark.tool("chromium")
 def test_the_web_page_follows_a_turn_by_its_ticket_over_a_restart(programs: Path, tmp_path: Path) -> None:
     with Server(tmp_path) as server:
