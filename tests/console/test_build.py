@@ -28,7 +28,7 @@ def test_the_files_in_the_package_are_built_from_the_source_beside_them(tmp_path
 
 def test_the_source_is_formatted_and_lint_finds_nothing() -> None:
     done = subprocess.run(
-        [CONSOLE / "node_modules" / ".bin" / "biome", "check", "."],
+        [CONSOLE / "node_modules" / ".bin" / "biome", "check", "--error-on-warnings", "."],
         cwd=CONSOLE,
         capture_output=True,
         text=True,

@@ -31,7 +31,7 @@ export async function follow(api, sessionId, turn, { first = null, signal, onLin
       }
       if (answer.status === 204) return;
       onLink("open");
-      for await (const events of eventsOf(answer.body, () => attempt.alive())) {
+      for await (const events of eventsOf(answer.body, attempt.signal, () => attempt.alive())) {
         delay = RETRY_MS_MIN;
         const cut = events.findIndex((event) => event.seq === null || event.seq > replayedTo);
         const old = cut < 0 ? events.length : cut;

@@ -1,8 +1,13 @@
 // Server-Sent Events of this wire: two lines, or three with an id, and an empty one (PROTOCOL.md, section 1).
 
-/** The events of a body, as lists: what came in one piece is handled together. `onBytes` is called with each piece. */
-export async function* eventsOf(body, onBytes) {
+/**
+ * The events of a body, as lists: what came in one piece is handled together. `onBytes` is called with each piece; `signal`
+ * ends the reading, of an answer to whose request it does not belong too.
+ */
+export async function* eventsOf(body, signal, onBytes = () => {}) {
   const reader = body.getReader();
+  const cancel = () => reader.cancel().catch(() => {});
+  signal.addEventListener("abort", cancel);
   const decoder = new TextDecoder();
   let rest = "";
   try {
@@ -16,7 +21,8 @@ export async function* eventsOf(body, onBytes) {
       if (events.length) yield events;
     }
   } finally {
-    reader.cancel().catch(() => {});
+    signal.removeEventListener("abort", cancel);
+    cancel();
   }
 }
 

@@ -38,7 +38,8 @@ export class ToolBlock extends Block {
     if (this.result) {
       if (this.answer?.approved === false) return "refused";
       if (!this.result.is_error) return "done";
-      return this.hasRun ? "failed" : "not run";
+      if (STOPPED.test(this.result.content)) return "stopped";
+      return this.hasRun && !NOT_MADE.test(this.result.content) ? "failed" : "not run";
     }
     if (this.request && !this.answer) return this.request.kind === "approval" ? "asks" : "waits";
     return this.hasRun ? "running" : "writing";
@@ -191,6 +192,11 @@ export class Turn extends Observable {
     this.blocks.push(block);
   }
 }
+
+// The wire tells of such a result that it is an error, and only the server's words tell of which kind. Where they are other
+// words, the call is shown as failed, which is true as well.
+const STOPPED = /^This call was stopped:/;
+const NOT_MADE = /^This call was not made:/;
 
 const REASONS = {
   server_restarted: "The server restarted",

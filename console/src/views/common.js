@@ -60,8 +60,14 @@ export function useSeconds(isTimed) {
   const [, count] = useState(0);
   useEffect(() => {
     if (!isTimed) return undefined;
-    const timer = setInterval(() => count((n) => n + 1), 1000);
-    return () => clearInterval(timer);
+    let timer;
+    // All at the same moments, so that no two places show different times.
+    const tick = () => {
+      timer = setTimeout(tick, 1000 - (performance.now() % 1000));
+      count((n) => n + 1);
+    };
+    tick();
+    return () => clearTimeout(timer);
   }, [isTimed]);
 }
 

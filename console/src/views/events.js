@@ -79,7 +79,7 @@ function useLog(session, turn) {
 async function replay(session, turn, signal) {
   const answer = await session.api.fetch("GET", sessionPath(session.id, `/responses/${turn.id}/events`), { signal });
   const log = [];
-  for await (const events of eventsOf(answer.body, () => {})) {
+  for await (const events of eventsOf(answer.body, signal)) {
     log.push(...events.map(({ seq, type, text }) => ({ seq, at: null, type, text })));
   }
   turn.log = log;

@@ -22,11 +22,10 @@ const SHOWN_CHARS_MAX = 32 * 1024;
 /** Buttons that appear under somebody's finger must not be pressed by it. */
 const DEAD_MS = 500;
 
-export function ToolCard({ call, turn, session }) {
+export function ToolCard({ call, session }) {
   useObservables(call);
   const [isOpen, setOpen] = useState(null);
-  const state =
-    call.result?.is_error && turn.status === "cancelled" && call.answer?.approved !== false ? "stopped" : call.state;
+  const { state } = call;
   const isAsked = state === "asks" || state === "waits";
   const isShown = isOpen ?? isAsked;
   useSeconds(state === "running");
@@ -48,12 +47,19 @@ export function ToolCard({ call, turn, session }) {
 }
 
 /** One line of what the call is about. */
-function briefOf({ input, text }) {
+function briefOf({ name, input, text }) {
   if (input === null) return text.slice(0, 200);
+  if (name === "update_plan" && Array.isArray(input.steps)) return briefOfPlan(input.steps);
   const values = Object.values(input);
   const telling = input.command ?? input.path ?? input.url ?? input.query ?? input.pattern;
   if (typeof telling === "string") return telling.slice(0, 200);
   return values.length ? JSON.stringify(input).slice(0, 200) : "";
+}
+
+function briefOfPlan(steps) {
+  const done = steps.filter((it) => it?.state === "done").length;
+  const current = steps.find((it) => it?.state === "in_progress")?.step;
+  return `${done} of ${steps.length} done${current ? `, now: ${current}` : ""}`;
 }
 
 function timeOf(call, state) {

@@ -42,7 +42,7 @@ function Answered({ turn, user, session }) {
       .join("\n\n");
   return html`<article class="answered" data-turn=${turn.id} aria-busy=${turn.isRunning}>
     <h3 class="unseen">Agent</h3>
-    ${turn.blocks.map((block) => html`<${BlockView} key=${block.key} block=${block} turn=${turn} session=${session} />`)}
+    ${turn.blocks.map((block) => html`<${BlockView} key=${block.key} block=${block} session=${session} />`)}
     ${turn.status === "error" ? html`<${Failed} turn=${turn} user=${user} session=${session} />` : null}
     ${turn.status === "cancelled" ? html`<div class="ending">Stopped.</div>` : null}
     ${turn.isRunning ? null : html`<${Footer} turn=${turn} text=${text} />`}
@@ -69,14 +69,14 @@ function Footer({ turn, text }) {
   </footer>`;
 }
 
-function BlockView({ block, turn, session }) {
+function BlockView({ block, session }) {
   switch (block.type) {
     case "text":
       return html`<${Text} block=${block} session=${session} />`;
     case "thinking":
       return html`<${Thinking} block=${block} />`;
     case "tool":
-      return html`<${ToolCard} call=${block} turn=${turn} session=${session} />`;
+      return html`<${ToolCard} call=${block} session=${session} />`;
     case "note":
       return html`<p class="note">${block.text}</p>`;
     default:
