@@ -38,7 +38,7 @@ def test_an_input_with_half_of_a_surrogate_pair_is_shown_and_kept(api: Api) -> N
     assert api.send(session, "/history").ending == "message.completed"
 
 
-@pytest.mark.parametrize("parameters", [{"$ref": "#"}, {"properties": {"x": {"$ref": "#/$defs/none"}}}])
+@pytest.mark.parametrize("parameters", [{"$ref": "#"}, {"$id": "urn:a", "properties": {"x": {"$ref": "#/$defs/none"}}}])
 def test_a_schema_that_can_not_be_applied_does_not_end_the_turn(api: Api, parameters: dict[str, Any]) -> None:
     session = api.create(tools=[LOOK | {"parameters": parameters}])["id"]
 
