@@ -29,7 +29,7 @@ export function Events({ session, turnId, onTurn }) {
   return html`<div class="events">
     <div class="tools">
       <select aria-label="Turn" value=${turn.id} onChange=${(it) => onTurn(it.target.value)}>
-        ${entries.map((entry, index) => html`<option value=${entry.turn.id}>Turn ${index + 1} · ${entry.turn.status.replace("_", " ")}</option>`)}
+        ${entries.map((entry, index) => html`<option value=${entry.turn.id}>Turn ${index + 1}${entry.turn.status === "completed" ? "" : ` · ${entry.turn.status.replace("_", " ")}`}</option>`)}
       </select>
       <input type="search" aria-label="Filter events" placeholder="Filter" value=${filter} onInput=${(it) => setFilter(it.target.value)} />
       <${CopyButton} text=${lines} label="Copy" />
@@ -46,6 +46,10 @@ export function Events({ session, turnId, onTurn }) {
     <p class="facts">${rows.length === log.length ? `${log.length} events` : `${rows.length} of ${log.length} events`}</p>
   </div>`;
 }
+
+/** The data on one line; its number stands beside it already. */
+const brief = ({ seq, text }) =>
+  text.slice(0, 240).replace(`,"sequence_number":${seq}}`, "}").replace(`{"sequence_number":${seq}}`, "{}");
 
 const pretty = (text) => JSON.stringify(JSON.parse(text), null, 2);
 
@@ -107,7 +111,7 @@ function Rows({ rows, start, opened, onOpen }) {
           index,
         ) => html`<button type="button" key=${event.seq} class="event-row" aria-expanded=${event.seq === opened}
           style=${{ top: `${(first + index) * ROW_PX}px` }} onClick=${() => onOpen(event.seq)}>
-          <span>${event.seq}</span><span>${event.at === null ? "–" : (event.at - start).toFixed(1)}</span><span>${event.type}</span><span>${event.text.slice(0, 200)}</span>
+          <span>${event.seq}</span><span>${event.at === null ? "–" : (event.at - start).toFixed(1)}</span><span>${event.type}</span><span>${brief(event)}</span>
         </button>`,
       )}
     </div>
