@@ -8,7 +8,7 @@ import yaml
 from playwright.sync_api import CDPSession, expect
 
 from console.conftest import Visit, answered, say
-from e2e.harness import Server
+from e2e.harness import Server, eventually
 
 pytestmark = pytest.mark.tool("chromium")
 
@@ -72,12 +72,12 @@ def test_it_is_fluent(visit: Visit, record_property: Callable[[str, object], Non
         say(page, kind)
         expect(page.get_by_text("Writing…")).to_be_visible()
         answered(page, count)
+        answer = page.locator(".answered").nth(count - 1)
+        eventually(lambda answer=answer: answer.evaluate("(it) => it.textContent.length") > 60_000)
         measured[kind] = {
             "longest_task_ms": round(max([*page.evaluate("window.tasks"), 0])),
             "main_thread_ms": round(_busy_ms(devtools) - before),
         }
-        shown = page.locator(".answered").nth(count - 1).evaluate("(it) => it.textContent.length")
-        assert shown > 60_000
 
     record_property("measured", json.dumps(measured))
     print(json.dumps(measured, indent=1))

@@ -33,6 +33,11 @@ def test_the_link_of_the_start_up_lines_signs_in_and_keeps_no_key_in_the_address
 
     expect(page.get_by_label("Message", exact=True)).to_be_visible()
     assert "key" not in page.url
+    page.get_by_role("button", name="Sign out").click()
+    # The link, pasted into the same tab.
+    page.evaluate("(key) => { location.hash = `key=${key}`; }", KEY)
+    expect(page.get_by_label("Message", exact=True)).to_be_visible()
+    assert "key" not in page.url
     page.reload()
     expect(page.get_by_label("Message", exact=True)).to_be_visible()
 

@@ -106,7 +106,8 @@ export class SessionModel extends Observable {
     const isNew = record.response_id && !this.entries.some(({ turn }) => turn.id === record.response_id);
     const isOver = !record.busy && this.link === "open" && this.turn?.isRunning && this.#following !== this.turn;
     this.record = record;
-    if (this.state === "ready" && !this.isSending && (isNew || isOver)) this.load();
+    const isStale = this.state === "failed" || (this.state === "ready" && !this.isSending && (isNew || isOver));
+    if (isStale) this.load();
   }
 
   /**

@@ -5,7 +5,7 @@ import { count } from "../model/format.js";
 import { useObservables } from "../model/observable.js";
 import { SessionModel } from "../model/session.js";
 import { nameOf, Sessions } from "../model/sessions.js";
-import { keepKey } from "../model/storage.js";
+import { keepKey, takeKey } from "../model/storage.js";
 import { Announcements, announcer } from "./announce.js";
 import { Dialog, IconButton, useMedia } from "./common.js";
 import { Conversation } from "./conversation.js";
@@ -30,6 +30,12 @@ export function App({ initialKey }) {
     setReason(why);
     setKey(null);
   };
+  useEffect(() => {
+    // The server's link, pasted into a tab that is here already.
+    const look = () => location.hash.startsWith("#key=") && enter(takeKey());
+    window.addEventListener("hashchange", look);
+    return () => window.removeEventListener("hashchange", look);
+  }, []);
   return html`
     ${key ? html`<${SignedIn} key=${key} secret=${key} onLeave=${leave} />` : html`<${SignIn} reason=${reason} onKey=${enter} />`}
     <${Announcements} />`;

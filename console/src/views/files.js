@@ -20,18 +20,23 @@ export function Files({ session, file, onFile }) {
   const [problem, setProblem] = useState(null);
   const [uploads, setUploads] = useState([]);
   const picker = useRef();
-  const look = async (path = folder) => {
-    if (!session.id) return setEntries([]);
+  const looks = useRef(0);
+  const look = async () => {
+    const number = ++looks.current;
+    let found = [];
+    let trouble = null;
     try {
-      setEntries(await listFiles(session, path));
-      setProblem(null);
+      if (session.id) found = await listFiles(session, folder);
     } catch (error) {
-      setEntries([]);
-      setProblem(error.message);
+      trouble = error.message;
     }
+    // Somebody may be in another folder by now.
+    if (number !== looks.current) return;
+    setEntries(found);
+    setProblem(trouble);
   };
   useEffect(() => {
-    look(folder);
+    look();
   }, [session.id, folder, session.filesVersion]);
   useEffect(() => {
     if (file) setFolder(parentOf(file));

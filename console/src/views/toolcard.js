@@ -37,10 +37,14 @@ export function ToolCard({ call, session }) {
       <span class="brief">${briefOf(call)}</span>
       <span class="state">${state === "done" ? html`<span class="unseen">done</span>` : WORDS[state]}${timeOf(call, state)}</span>
     </summary>
-    <div class="card-body">
+    ${
+      isShown
+        ? html`<div class="card-body">
       <${Input} call=${call} />
       ${call.result ? html`<${Result} result=${call.result} />` : null}
-    </div>
+    </div>`
+        : null
+    }
   </details>
   ${state === "failed" && !isShown ? html`<p class="first-line">${firstLine(call.result.content)}</p>` : null}
   ${isAsked ? html`<${Answer} call=${call} session=${session} />` : null}`;

@@ -74,7 +74,7 @@ function BlockView({ block, session }) {
     case "text":
       return html`<${Text} block=${block} session=${session} />`;
     case "thinking":
-      return html`<${Thinking} block=${block} />`;
+      return html`<${Thinking} block=${block} session=${session} />`;
     case "tool":
       return html`<${ToolCard} call=${block} session=${session} />`;
     case "note":
@@ -95,7 +95,7 @@ function Text({ block, session }) {
   return html`<div class="markdown" ref=${ref}></div>`;
 }
 
-function Thinking({ block }) {
+function Thinking({ block, session }) {
   useObservables(block);
   const [isOpen, setOpen] = useState(false);
   useSeconds(block.isOpen);
@@ -104,6 +104,6 @@ function Thinking({ block }) {
   const time = seconds === null ? "" : ` for ${coarse(Math.max(1, seconds))}`;
   return html`<details class="thinking" open=${isOpen} onToggle=${(event) => setOpen(event.currentTarget.open)}>
     <summary>${block.isOpen ? `Thinking${time}…` : `Thought${time}`}</summary>
-    ${isOpen ? html`<p>${block.text}</p>` : null}
+    ${isOpen ? html`<${Text} block=${block} session=${session} />` : null}
   </details>`;
 }
