@@ -8,6 +8,7 @@ pytest_plugins = ["plugins.tools"]
 
 STARTS_SERVERS = (
     "chat/test_script.py",
+    "chat/test_shell.py",
     "chat/test_terminal.py",
     "cli/",
     "client/test_answers.py",

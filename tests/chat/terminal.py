@@ -18,7 +18,7 @@ class Terminal:
         self._ended = folder / "exit-code"
         script = folder / "script"
         words = " ".join(f"'{word}'" for word in command)
-        script.write_text(f"{words}\necho $? > {self._ended}\nexec cat\n")
+        script.write_text(f"trap : INT\n{words}\necho $? > {self._ended}\nexec cat\n")
         variables = [f"{name}={value}" for name, value in env.items()]
         self._tmux(
             "-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows),

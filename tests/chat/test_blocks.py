@@ -123,7 +123,7 @@ def test_items_of_a_list_and_lines_of_code_come_before_their_block_ends() -> Non
     blocks.feed("\n\n```py\nx = 1\ny =")
     assert blocks.take() == [
         Markdown("- two\n", gap=False),
-        Markdown("- three\n\n", gap=False),
+        Markdown("- three\n", gap=False),
         Code("py", ["x = 1"], [], gap=True),
     ]
     assert blocks.open() == Code("py", ["x = 1", "y ="], [], gap=False)
@@ -140,6 +140,7 @@ def test_a_long_table_comes_in_parts_each_with_its_head() -> None:
     assert [piece[2] for piece in out] == [False, False, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit", ["word ", "- item\n", "| a | b |\n", "para\n\n", "```\nx\n```\n", "> q\n", "1. x\n   - y\n", "line\n"]
 )

@@ -67,19 +67,21 @@ def test_what_is_finished_stays_and_few_rows_are_drawn_again(chat: Open) -> None
         assert "Ctrl-C stops" not in term.everything()
 
 
-@pytest.mark.parametrize("sizes", [[(40, 20), (110, 30)]])
-def test_a_window_may_change_its_size_in_the_middle(chat: Open, sizes: list[tuple[int, int]]) -> None:
+def test_a_window_may_change_its_size_in_the_middle(chat: Open) -> None:
     with chat() as term:
         term.until("❯")
         term.send("/stream 90 25")
-        for number, (columns, rows) in enumerate(sizes):
+        for number, (columns, rows) in enumerate([(40, 20), (110, 30), (33, 12)]):
             term.until(f" {10 + 22 * number} ")
             term.resize(columns, rows)
         term.until(" in · ")
 
+        assert "stops" not in term.everything()
         shown = answer_of(term.everything(), "/stream 90 25").split(" in · ")[0]
-        assert [int(number) for number in NUMBERS.findall(shown)][:90] == list(range(1, 91))
-        assert "⠋" not in shown and "stops" not in shown
+        numbers = [int(number) for number in NUMBERS.findall(shown)][:-1]
+        assert numbers[-90:] == list(range(1, 91))
+        # A terminal that becomes narrower while it is filled to its first row moves rows out of reach, which stay.
+        assert len(numbers) < 90 + 40
 
 
 def test_ctrl_c_stops_the_turn_and_the_conversation_goes_on(chat: Open, server: Served) -> None:

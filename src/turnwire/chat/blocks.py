@@ -24,6 +24,8 @@ LONG_BLOCK = 4000
 """Characters of an open block from which on it is parsed more rarely."""
 
 OPEN_FENCE_LINES = 6
+ONE_LINERS = ("heading_open", "hr")
+CLOSED_BY_EMPTY_LINES = ("paragraph_open", "table_open")
 LISTS = ("bullet_list_open", "ordered_list_open")
 CLOSING_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*")
 
@@ -175,7 +177,7 @@ class Blocks:
                 continue
             last = number == len(tops) - 1
             end = len(lines) if last else _span(tops[number + 1])[0]
-            finished = not last or (at_end and everything)
+            finished = not last or (at_end and everything) or _is_closed(top, end)
             start = self._cut(top, lines, start, end, pieces, finished=finished)
         self._rest = "\n".join([*lines[start:], partial])
         return pieces
@@ -205,6 +207,8 @@ class Blocks:
         return start
 
     def _give(self, lines: list[str], pieces: list[Piece]) -> None:
+        while lines and not lines[-1].strip():
+            lines = lines[:-1]
         pieces.append(Markdown("\n".join([*lines, ""]), self._gap()))
         self._first = False
 
@@ -217,6 +221,11 @@ def _items(lines: list[str], start: int, end: int) -> list[tuple[int, int]]:
     tokens = _BLOCKS.parse("\n".join(lines[start:end]))
     starts = [_span(token)[0] + start for token in tokens if token.type == "list_item_open" and token.level == 1]
     return list(zip(starts, [*starts[1:], end], strict=True))
+
+
+def _is_closed(top: Token, end: int) -> bool:
+    """Whether nothing that follows can change the block: a line of its own, or one with an empty line behind it."""
+    return top.type in ONE_LINERS or (top.type in CLOSED_BY_EMPTY_LINES and _span(top)[1] < end)
 
 
 def _span(token: Token) -> tuple[int, int]:

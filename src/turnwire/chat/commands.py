@@ -13,6 +13,7 @@ from turnwire.chat.watch import Leave
 from turnwire.client import (
     AsyncSession,
     MessageRecord,
+    ProtocolError,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
@@ -45,9 +46,9 @@ async def run_command(talk: "Talk", text: str) -> None:
     try:
         words = shlex.split(rest)
         await command.run(talk, words)
-    except (WrongUse, ValueError, IndexError):
+    except WrongUse:
         talk.screen.print(styled((f"Write it so: {command.usage}", "yellow")))
-    except (TurnwireError, OSError) as exc:
+    except (TurnwireError, ProtocolError, OSError, ValueError) as exc:
         talk.screen.print(styled((f"{talk.screen.marks.failed} {plain(str(exc))}", "red")))
 
 
@@ -105,7 +106,7 @@ async def _sessions(talk: "Talk", words: list[str]) -> None:
 
 
 async def _open(talk: "Talk", words: list[str]) -> None:
-    (session_id,) = words
+    session_id = _one(words)
     client = await talk.client()
     await talk.enter(await client.sessions.get(session_id))
 
@@ -124,13 +125,13 @@ async def _model(talk: "Talk", words: list[str]) -> None:
             chosen = model.id == talk.model_words
             talk.screen.print_cut(styled((f"{talk.screen.marks.done if chosen else ' '} {model.id}", "bold" * chosen)))
         return
-    (name,) = words
+    name = _one(words)
     talk.options = talk.options._replace(model=name)
     talk.model_words = one_line(name, 60)
 
 
 async def _thinking(talk: "Talk", words: list[str]) -> None:
-    (word,) = words
+    word = _one(words)
     if word in ("show", "hide"):
         talk.options = talk.options._replace(show_thinking=word == "show")
     elif word in get_args(Thinking):
@@ -153,12 +154,14 @@ async def _files(talk: "Talk", words: list[str]) -> None:
 
 
 async def _put(talk: "Talk", words: list[str]) -> None:
+    _one(words[:1])
     _none(words[2:])
     written = await _begun(talk).files.upload(_here(words[0]), words[1] if words[1:] else None)
     talk.screen.print(f"{one_line(written.path)}: {written.size} bytes")
 
 
 async def _get(talk: "Talk", words: list[str]) -> None:
+    _one(words[:1])
     _none(words[2:])
     path = await _begun(talk).files.download(words[0], _here(words[1]) if words[1:] else None)
     talk.screen.print(f"Written to {path}")
@@ -168,6 +171,12 @@ async def _quit(talk: "Talk", words: list[str]) -> None:
     del talk
     _none(words)
     raise Leave
+
+
+def _one(words: list[str]) -> str:
+    if len(words) != 1:
+        raise WrongUse
+    return words[0]
 
 
 def _none(words: list[str]) -> None:

@@ -43,14 +43,6 @@ class _CodeBlock(rich_markdown.CodeBlock):
         yield _code(str(self.text).rstrip("\n"), self.lexer_name)
 
 
-class _Image(rich_markdown.ImageItem):
-    """A terminal shows none: its text, and where it is."""
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        del console, options
-        yield Text.assemble("[image: ", self.text or Text("?"), "] (", self.destination, ")", end="")
-
-
 class _Rendered(rich_markdown.Markdown):
     """Of tokens from our own parser. The addresses of links are shown: what a link's text says may be anything."""
 
@@ -59,13 +51,18 @@ class _Rendered(rich_markdown.Markdown):
         "heading_open": _Heading,
         "fence": _CodeBlock,
         "code_block": _CodeBlock,
-        "image": _Image,
     }
 
     def __init__(self, source: str) -> None:
         super().__init__("", code_theme=CODE_THEME, hyperlinks=False)
         self.markup = source
         self.parsed = PARSER.parse(source)
+        for token in self.parsed:
+            for child in token.children or ():
+                if child.type == "image":  # a terminal shows none
+                    child.type, child.tag = "text", ""
+                    child.content = f"[image: {child.content}] ({child.attrs.get('src', '')})"
+                    child.children = None
 
 
 def rows_of(piece: Piece, console: Console) -> list[Row]:

@@ -1,7 +1,8 @@
 """One message, for scripts and pipes: `--message`, or standard input.
 
-On a terminal the answer is shown as in the conversation. Elsewhere stdout gets the text of the answer as it comes, and
-stderr what else there is to say; with `--json` stdout gets the events instead, one a line.
+On a terminal the answer is shown as in the conversation. Elsewhere stdout gets the text of the answer, and stderr what
+else there is to say. The text comes a step at a time, when it can't be superseded any more: a pipe can take nothing
+back. With `--json` stdout gets the events instead, as they come, one a line.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ from turnwire.client import (
     TextDelta,
     TextStart,
     ToolCallRequested,
+    ToolResult,
     TurnwireError,
     Waiting,
 )
@@ -51,6 +53,8 @@ class Script:
         self._view: TurnView | None = None
         self._turn: AsyncTurn | None = None
         self._cancelling: asyncio.Task[None] | None = None
+        self._pending: list[tuple[int, str]] = []
+        """Text that may be superseded yet, with the numbers of its events."""
         self._texts = 0
 
     async def run(self, message: str) -> int:
@@ -160,10 +164,11 @@ class Script:
             if self._json:
                 _line(event, turn.sequence_number)
             else:
-                self._text(event)
+                self._text(event, turn.sequence_number)
             if isinstance(event, ToolCallRequested) and event.kind == "approval":
                 await self._answer(turn, event)
-        if not self._json and self._texts:
+        self._flush()
+        if self._texts:
             _out("\n")
         return event
 
@@ -173,18 +178,28 @@ class Script:
         with suppress(Conflict, NotFound):  # somebody else was first
             await turn.session.approve(call.id, True if self._yes else (False, "There is nobody to ask."))
 
-    def _text(self, event: Event) -> None:
+    def _text(self, event: Event, seq: int) -> None:
         match event:
             case TextStart():
-                if self._texts:
-                    _out("\n\n")
-                self._texts += 1
+                self._pending.append((seq, ""))
             case TextDelta(content=content):
-                _out(plain(content))
-            case MessageResumed():
-                _note("A step is made again: what was said since its beginning comes once more.")
+                self._pending.append((seq, plain(content)))
+            case MessageResumed(superseded_from=superseded_from):
+                self._pending = [piece for piece in self._pending if piece[0] < superseded_from]
+            case ToolResult():
+                self._flush()
             case _:
                 pass
+
+    def _flush(self) -> None:
+        """Print the text; blank lines part its blocks."""
+        pending, self._pending = self._pending, []
+        for _, text in pending:
+            if text:
+                _out(text)
+            else:
+                _out("\n\n" * bool(self._texts))
+                self._texts += 1
 
 
 def _line(event: Event, seq: int) -> None:

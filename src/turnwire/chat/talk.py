@@ -79,7 +79,6 @@ class Talk:
         except Leave:
             pass
         finally:
-            self.screen.clear()
             await self._close()
         return 0
 
@@ -102,13 +101,17 @@ class Talk:
             self.view.waits(waiting)
 
     async def _close(self) -> None:
-        if self._connecting is not None:
-            self._connecting.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await (await self._connecting).close()
-        if self.session is not None:
-            self.screen.print(styled((f"To go on: turnwire chat --session {self.session.id}", "dim")))
-        await self.access.close()
+        try:
+            if self._connecting is not None:
+                self._connecting.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await (await self._connecting).close()
+            with suppress(OSError):  # the terminal is gone
+                self.screen.clear()
+                if self.session is not None:
+                    self.screen.print(styled((f"To go on: turnwire chat --session {self.session.id}", "dim")))
+        finally:
+            await self.access.close()
 
     def _status(self) -> str:
         assert self._connecting is not None

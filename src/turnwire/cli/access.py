@@ -1,6 +1,7 @@
 """Which server the client's commands talk to, and with which key; and the one that `turnwire chat` starts by itself.
 
-In this order: `--url`; TURNWIRE_URL or POKEE_API; the server that holds the data folder; for the chat, one of its own.
+In this order: `--url`; the server on the folder of `--data-dir`; TURNWIRE_URL or POKEE_API; the server on the data
+folder; and for the chat one of its own.
 Imports nothing of the server: it is not needed to talk to one.
 """
 
@@ -10,7 +11,8 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +34,7 @@ RETRY_TIMEOUT_S = 600.0
 LOG_BYTES_MAX = 1_000_000
 
 
-class WrongAddress(Failed):
+class WrongUse(Failed):
     exit_code = 2
 
 
@@ -53,13 +55,15 @@ def find(given: Given) -> Server | None:
     """The server that is named, or the one of the data folder; None when there is none.
 
     Raises:
-        WrongAddress: what is named is no address.
+        WrongUse: what is named is no address.
         Failed: the data folder's server or key can't be used.
     """
+    if given.url is None and given.data_dir is not None:
+        return _of_folder(given)
     try:
         url, key = find_server(given.url, given.key)
     except ValueError as exc:
-        raise WrongAddress(str(exc).replace("url: ", "--url: ", 1)) from exc
+        raise WrongUse(str(exc).replace("url: ", "--url: ", 1)) from exc
     except ClientError:
         return _of_folder(given)
     if key is None and (holder := served(data_dir_of(given))) is not None and holder.url == url:
@@ -83,15 +87,24 @@ def data_dir_of(given: Given) -> Path:
     return default_data_dir()
 
 
-def client(given: Given) -> Client:
-    """For a command that needs a server which is there."""
+@contextmanager
+def client(given: Given) -> Generator[Client]:
+    """For a command that needs a server which is there. What can be no id or path is wrong usage.
+
+    Raises:
+        WrongUse, Failed: as of `find`; also when there is no server.
+    """
     server = find(given)
     if server is None:
         raise Failed(
-            f"No server is running on the data folder {data_dir_of(given)}: start one by `turnwire serve`, or name one "
-            "by --url or TURNWIRE_URL."
+            f"No server is running on the data folder {short(data_dir_of(given))}: start one by `turnwire serve`, or "
+            "name one by --url or TURNWIRE_URL."
         )
-    return Client(server.url, server.key)
+    with Client(server.url, server.key) as tw:
+        try:
+            yield tw
+        except ValueError as exc:
+            raise WrongUse(str(exc)) from exc
 
 
 def _of_folder(given: Given) -> Server | None:

@@ -9,12 +9,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from turnwire.chat.options import ChatOptions
-from turnwire.cli import Failed
-from turnwire.cli.access import Access, Given, state_dir
-
-
-class WrongUse(Failed):
-    exit_code = 2
+from turnwire.cli.access import Access, Given, WrongUse, state_dir
+from turnwire.client.operations import check_id
 
 
 def chat(given: Given, options: ChatOptions, *, message: str | None, as_json: bool, yes: bool) -> int:
@@ -24,6 +20,11 @@ def chat(given: Given, options: ChatOptions, *, message: str | None, as_json: bo
         Failed: there is no server, and none can be started.
     """
     access = Access(given)
+    if options.session_id is not None:
+        try:
+            check_id("session", options.session_id)
+        except ValueError as exc:
+            raise WrongUse(str(exc)) from exc
     if message is None and not sys.stdin.isatty():
         message = "-"
     if message is not None:

@@ -111,8 +111,8 @@ def chat(
 ) -> None:
     """Talk to an agent in the terminal, or send it one message from a script."""
     from turnwire.chat.options import ChatOptions
-    from turnwire.cli.access import Given
-    from turnwire.cli.chat import WrongUse, chat
+    from turnwire.cli.access import Given, WrongUse
+    from turnwire.cli.chat import chat
 
     if session is not None and last:
         raise WrongUse("--session and --last: say one of them.")

@@ -11,17 +11,13 @@ import msgspec
 
 from turnwire.chat.plain import one_line, plain
 from turnwire.cli import Failed
-from turnwire.cli.access import Given, client
+from turnwire.cli.access import Given, WrongUse, client
 from turnwire.cli.tables import print_table
 
 Progress = Callable[[int, int | None], object]
 
 SHOWN_AFTER_S = 0.5
 """A bar that is gone again at once helps nobody."""
-
-
-class WrongUse(Failed):
-    exit_code = 2
 
 
 def list_files(given: Given, session_id: str, path: str, *, as_json: bool) -> None:

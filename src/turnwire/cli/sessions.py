@@ -9,15 +9,11 @@ import msgspec
 
 from turnwire.chat.plain import one_line, plain
 from turnwire.cli import Failed
-from turnwire.cli.access import Given, client
+from turnwire.cli.access import Given, WrongUse, client
 from turnwire.cli.tables import print_table
 from turnwire.client import MessageRecord, Session, TextBlock, ThinkingBlock, ToolResultBlock, ToolUseBlock
 
 AGE = re.compile(r"(?=.)(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
-
-
-class WrongUse(Failed):
-    exit_code = 2
 
 
 def list_sessions(given: Given, *, busy: bool, limit: int, as_json: bool) -> None:
