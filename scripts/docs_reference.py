@@ -198,8 +198,8 @@ def cli_page() -> str:
         f"{MADE} `turnwire COMMAND --help` says the same.",
         "",
         "Results go to stdout, everything else to stderr. Exit codes: 0 done or stopped as asked, 1 failed, 2 wrong",
-        "usage or settings, 130 a turn that Ctrl-C stopped. Colours are for terminals, and `NO_COLOR=1` leaves them out.",
-        "`turnwire --install-completion` teaches your shell the commands.",
+        "usage or settings, 130 a turn that Ctrl-C stopped. Colours are for terminals, and `NO_COLOR=1` leaves them",
+        "out. `turnwire --install-completion` teaches your shell the commands.",
     ]
     for words, command in commands(typer.main.get_command(app), ["turnwire"]):
         lines += ["", f"## `{' '.join(words)}`", "", _paragraph(command.help or "")]

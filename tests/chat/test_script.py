@@ -166,7 +166,7 @@ def test_a_server_of_our_own_does_not_outlive_a_chat_that_is_killed(env: dict[st
         [PROGRAM, "chat", "--json", "-m", "/stream 500 10"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=env | {"TURNWIRE_MODEL": "demo"},
+        env=env | {"TURNWIRE_MODEL": "demo", "TURNWIRE_SHUTDOWN_GRACE_S": "1"},
     ) as chat:
         assert chat.stdout is not None and b"message.created" in chat.stdout.readline()
         pid = int(lock.read_text().split()[0])

@@ -361,7 +361,7 @@ def _runs(folder: Path, what: str) -> bool:
         return False
 
 
-def test_a_terminal_that_goes_away_ends_it(chat: Open) -> None:
+def test_a_terminal_that_goes_away_ends_it(chat: Open, server: Served) -> None:
     with chat() as term:
         term.until("❯")
         term.send("/stream 500 20")
@@ -369,5 +369,7 @@ def test_a_terminal_that_goes_away_ends_it(chat: Open) -> None:
         panes = term._tmux("list-panes", "-F", "#{pane_pid}")
         term.close()
 
+    (busy,) = server.client.get("/v1/sessions", params={"status": "busy"}).json()  # the turn goes on
+    server.client.delete(f"/v1/sessions/{busy['id']}")
     eventually(lambda: not Path(f"/proc/{panes.strip()}").exists())
     eventually(lambda: not any(_runs(folder, f"{PROGRAM}\0chat") for folder in Path("/proc").glob("[0-9]*")))
