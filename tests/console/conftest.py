@@ -1,13 +1,14 @@
 """A real server, a real Chromium, and pages that are watched: what they log as an error, a blocked script included."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from console.pages import Visit
 from e2e.harness import KEY, Server
 from plugins.tools import CHROMIUM_NAMES
 
@@ -44,9 +45,6 @@ def errors() -> Iterator[list[str]]:
     assert said == []
 
 
-Visit = Callable[..., Page]
-
-
 @pytest.fixture
 def visit(browser: Browser, server: Server, errors: list[str]) -> Iterator[Visit]:
     """`visit()`: a tab of its own, signed in by the link that the server prints. `key=None`: not signed in."""
@@ -71,15 +69,3 @@ def visit(browser: Browser, server: Server, errors: list[str]) -> Iterator[Visit
 def _note(message: ConsoleMessage, errors: list[str]) -> None:
     if message.type == "error" and not message.text.startswith(NOT_OURS):
         errors.append(message.text)
-
-
-def say(page: Page, text: str) -> None:
-    """Send a message by the keys that do so on every screen."""
-    box = page.get_by_label("Message", exact=True)
-    box.fill(text)
-    box.press("Control+Enter")
-
-
-def answered(page: Page, count: int = 1) -> None:
-    """Wait until so many turns have ended."""
-    expect(page.locator("article.answered[aria-busy=false]")).to_have_count(count)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from console.conftest import Visit, answered, say
+from console.pages import Visit, answered, say
 from e2e.harness import Api, Server
 
 pytestmark = pytest.mark.tool("chromium")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from console.conftest import Visit, answered, say
+from console.pages import Visit, answered, say
 from e2e.harness import Server
 
 pytestmark = pytest.mark.tool("chromium")

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from console.conftest import Visit, answered, say
+from console.pages import Visit, answered, say
 from e2e.harness import KEY, Server
 
 pytestmark = pytest.mark.tool("chromium")

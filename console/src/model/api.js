@@ -32,13 +32,14 @@ export class Api {
 
   /** `onUnauthorized` is called when the key works no more. */
   constructor(key, onUnauthorized = () => {}) {
-    this.key = key;
+    // A header is Latin-1 for a browser; a key of somebody's choosing may be anything, and goes as UTF-8.
+    this.authorization = `Bearer ${String.fromCharCode(...new TextEncoder().encode(key))}`;
     this.onUnauthorized = onUnauthorized;
   }
 
   /** The answer to a request, when it is a good one; else ApiError or Unreachable. Aborting throws an AbortError. */
   async fetch(method, path, { json, body, headers = {}, signal } = {}) {
-    const all = { Authorization: `Bearer ${this.key}`, ...headers };
+    const all = { Authorization: this.authorization, ...headers };
     if (json !== undefined) all["Content-Type"] = "application/json";
     let answer;
     try {

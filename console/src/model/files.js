@@ -17,7 +17,7 @@ export function upload(session, path, file, onProgress, { isNew = false, signal 
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("PUT", new URL(filePath(id, path), document.baseURI));
-    request.setRequestHeader("Authorization", `Bearer ${api.key}`);
+    request.setRequestHeader("Authorization", api.authorization);
     if (isNew) request.setRequestHeader("If-None-Match", "*");
     request.upload.onprogress = ({ loaded, total }) => onProgress(total ? loaded / total : 0);
     request.onerror = () => reject(new Unreachable());

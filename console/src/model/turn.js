@@ -30,8 +30,6 @@ export class ToolBlock extends Block {
     this.answer = null;
     this.result = null;
     this.hasRun = false;
-    /** When the request was first shown here: its buttons are dead for a moment. */
-    this.requestedAt = null;
   }
 
   get state() {
@@ -112,7 +110,7 @@ export class Turn extends Observable {
     else if (what === "stop") this.#stop(at);
     else if (type === "tool_use.executing") this.#execute(data, at);
     else if (type === "tool_result") this.#result(data, at);
-    else if (type === "tool_call.requested") this.#call(data.id, (call) => this.#request(call, data));
+    else if (type === "tool_call.requested") this.#call(data.id, (call) => (call.request = data));
     else if (type === "tool_call.answered") this.#call(data.id, (call) => (call.answer = data));
     else if (type === "message.resumed") this.#resume(data);
     return true;
@@ -146,11 +144,6 @@ export class Turn extends Observable {
       call.hasRun = true;
       call.executingAt = at;
     });
-  }
-
-  #request(call, data) {
-    call.request = data;
-    call.requestedAt = Date.now();
   }
 
   #result(data, at) {
