@@ -1,6 +1,6 @@
 """Make the pictures of the web console in docs/images: a real server, a written scenario, a real browser.
 
-.venv/bin/python scripts/console_pictures.py
+.venv/bin/python tests/console/pictures.py
 """
 
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from e2e.harness import KEY, Server  # noqa: E402
