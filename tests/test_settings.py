@@ -257,6 +257,22 @@ def test_the_url_of_an_address_can_be_called_from_this_machine(host: str, url: s
     assert Address(host, 80).url == url
 
 
+@pytest.mark.parametrize("path", ["/proc", "/proc/self", "/dev", "/dev/shm", "/tmp", "/workspace/x", "/skills"])
+def test_a_path_that_would_cover_a_sandbox_s_own_is_refused(tmp_path: Path, path: str) -> None:
+    file = tmp_path / "turnwire.toml"
+    file.write_text(f'sandbox_paths = ["/opt/tools", "{path}"]')
+
+    with pytest.raises(SettingsError, match=f"'{path}' lies where a sandbox has its own"):
+        load_settings(file)
+
+
+def test_a_path_below_tmp_can_be_shown(tmp_path: Path) -> None:
+    file = tmp_path / "turnwire.toml"
+    file.write_text('sandbox_paths = ["/tmp/tools", "/processes", "/devices"]')
+
+    assert load_settings(file).sandbox_paths == [Path("/tmp/tools"), Path("/processes"), Path("/devices")]
+
+
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
@@ -268,6 +284,7 @@ def test_the_url_of_an_address_can_be_called_from_this_machine(host: str, url: s
         ('[mcp.a]\ncommand = "x"\npaths = ["opt"]', "'opt' is not an absolute path"),
         ('[mcp.a]\ncommand = "x"\npaths = ["/"]', "'/' is not an absolute path of something below /"),
         ('[mcp.a]\ncommand = "x"\npaths = ["/opt/../etc"]', "is not an absolute path"),
+        ('[mcp.a]\ncommand = "x"\npaths = ["/proc/1"]', "'/proc/1' lies where a sandbox has its own /proc"),
         ('[mcp.a]\ncommand = "x"\nsandbox = false\npaths = ["/opt"]', "paths is for an MCP server in the sandbox"),
         ('[mcp.a]\ncommand = "x"\nheaders = {A = "7319"}', "headers is for an MCP server with a url"),
         ('[mcp.a]\nurl = "http://h"\nargs = ["7319"]', "args is for an MCP server with a command"),

@@ -92,10 +92,18 @@ class Address(NamedTuple):
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
-def _absolute_below_root(paths: list[Path]) -> list[Path]:
+_SANDBOX_S_OWN = tuple(map(Path, ("/proc", "/dev", "/workspace", "/skills")))
+
+
+def _to_be_shown(paths: list[Path]) -> list[Path]:
+    """Paths of this machine that can be shown in a sandbox, under the same names."""
     for path in paths:
         if not path.is_absolute() or ".." in path.parts or path == Path("/"):
             raise ValueError(f"{str(path)!r} is not an absolute path of something below /")
+        own = next((own for own in _SANDBOX_S_OWN if path.is_relative_to(own)), None)
+        # What lies below /tmp can be shown in the sandbox's.
+        if own is not None or path == Path("/tmp"):
+            raise ValueError(f"{str(path)!r} lies where a sandbox has its own {own or path}")
     return paths
 
 
@@ -151,7 +159,7 @@ class McpServer(BaseModel):
     @field_validator("paths")
     @classmethod
     def _absolute_paths(cls, value: list[Path]) -> list[Path]:
-        return _absolute_below_root(value)
+        return _to_be_shown(value)
 
 
 class Settings(BaseSettings):
@@ -390,7 +398,7 @@ class Settings(BaseSettings):
     @field_validator("sandbox_paths")
     @classmethod
     def _absolute_paths(cls, value: list[Path]) -> list[Path]:
-        return _absolute_below_root(value)
+        return _to_be_shown(value)
 
     @field_validator("database_url")
     @classmethod

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes.helpers import Machine, Ran, run_in
+from sandboxes.helpers import USERS, Machine, Ran, machine, run_in
 from turnwire.sandboxes.bubblewrap import SANDBOX_UID, Bubblewrap
 from turnwire.sandboxes.limits import Limits
 from turnwire.sandboxes.seccomp import program
-from turnwire.seams.sandbox import Command, SandboxError
+from turnwire.seams.sandbox import Command, SandboxError, Status
 from turnwire.seams.workspace import FileAccess, NotAFile, OutsideWorkspace
 from turnwire.workspaces.directory import DirectoryWorkspace
 
@@ -460,9 +460,35 @@ def test_a_further_path_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert str(tmp_path / "none") in status.reason
 
 
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_the_filter_is_whole_instructions_whose_jumps_stay_inside(machine: str) -> None:
-    code = program(machine)
+def test_a_further_path_that_is_closed_to_the_server_s_user_is_told() -> None:
+    with machine(USERS[-1]) as box:
+        closed = box.data.parent / "closed"
+        closed.mkdir(mode=0)
+
+        async def work() -> Status:
+            return Bubblewrap(programs=[(box.bwrap, "a copy")], paths=[closed / "tools"]).status
+
+        status = box.as_user(work)
+
+    assert not status.available
+    assert f"{closed / 'tools'}: Permission denied" in status.reason
+
+
+@works_here
+def test_a_data_folder_that_can_t_be_hidden_is_told_before_any_command(tmp_path: Path) -> None:
+    data = tmp_path / "shown" / "closed" / "data"
+    data.mkdir(parents=True)
+    data.parent.chmod(0o700)
+
+    status = Bubblewrap(paths=[tmp_path / "shown"], hidden=[data]).status
+
+    assert not status.available
+    assert "sandbox_paths" in status.todo
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
+def test_the_filter_is_whole_instructions_whose_jumps_stay_inside(architecture: str) -> None:
+    code = program(architecture)
 
     assert code is not None
     assert len(code) % 8 == 0

