@@ -156,10 +156,17 @@ def test_paths_that_an_http_library_would_fold_are_refused(session: Session, pat
             use(path)
 
 
-@pytest.mark.parametrize("session_id", ["", "../x", "a/b", "sess_1?x", "ä"])
+@pytest.mark.parametrize("session_id", ["", ".", "..", "../x", "a/b", "sess_1?x", "ä"])
 def test_ids_that_are_none_are_refused(tw: Client, session_id: str) -> None:
-    with pytest.raises(ValueError, match="no id of a session"):
-        tw.sessions.get(session_id)
+    for use in (tw.sessions.get, tw.sessions.delete):
+        with pytest.raises(ValueError, match="no id of a session"):
+            use(session_id)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../sessions"])
+def test_skills_without_a_name_are_refused(tw: Client, name: str) -> None:
+    with pytest.raises(ValueError, match="no name of a skill"):
+        tw.skills.remove(name)
 
 
 def test_transfers_of_many_threads_do_not_mix(session: Session) -> None:

@@ -34,9 +34,13 @@ def named(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and value is not LEFT_OUT}
 
 
+FOLDED = ("", ".", "..")
+"""As part of a path an HTTP library folds these away, and another address is asked."""
+
+
 def check_id(kind: str, text: str) -> str:
     """An id as part of a path. ValueError when it can be none."""
-    if not text or quote(text, safe="") != text:
+    if text in FOLDED or quote(text, safe="") != text:
         raise ValueError(f"{text!r} is no id of a {kind}.")
     return text
 
@@ -116,13 +120,19 @@ def skills(api: Api) -> Flow[list[SkillRecord]]:
 
 
 def install_skill(api: Api, name: str, body: bytes | Source) -> Flow[SkillRecord]:
-    path = f"/v1/skills/{quote(name, safe='')}"
+    path = _skill_path(name)
     reply = yield from api.call(Request("POST", path, {"Content-Type": "application/zip"}, body=body))
     return read_record(reply.body, SkillRecord)
 
 
 def remove_skill(api: Api, name: str) -> Flow[None]:
-    yield from api.delete(f"/v1/skills/{quote(name, safe='')}")
+    yield from api.delete(_skill_path(name))
+
+
+def _skill_path(name: str) -> str:
+    if name in FOLDED or "/" in name:
+        raise ValueError(f"{name!r} is no name of a skill.")
+    return f"/v1/skills/{quote(name, safe='')}"
 
 
 def message_body(
