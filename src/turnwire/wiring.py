@@ -1,6 +1,7 @@
 """The only file that names adapters: from settings to a server that runs."""
 
 import asyncio
+import errno
 import gc
 import resource
 import socket
@@ -200,9 +201,13 @@ def _listen(settings: Settings) -> socket.socket:
         sock.bind((settings.host, settings.port))
         sock.listen(2048)
     except OSError as exc:
+        todo = (
+            "give an address of this machine with --host, such as 127.0.0.1, or 0.0.0.0 for all."
+            if exc.errno == errno.EADDRNOTAVAIL
+            else "choose another port with --port, or 0 for any free one."
+        )
         raise StartRefused(
-            f"The server can't listen on {settings.host}:{settings.port} ({exc.strerror or exc}): "
-            "choose another port with --port, or 0 for any free one."
+            f"The server can't listen on {settings.host}:{settings.port} ({exc.strerror or exc}): {todo}"
         ) from exc
     sock.setblocking(False)
     return sock

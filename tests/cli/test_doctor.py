@@ -71,7 +71,15 @@ def test_a_bad_setting_is_a_problem(turnwire: "Program") -> None:
 def test_a_server_that_runs_is_no_problem(turnwire: "Program", start: "Callable[..., Server]") -> None:
     server = start()
 
-    found = findings(turnwire("doctor", "--port", str(server.port), "--model", "demo").out)
+    out = turnwire("doctor", "--port", str(server.port), "--model", "demo").out
 
+    found = findings(out)
     assert found["data folder"][0] == "note" and f"pid {server.process.pid}" in found["data folder"][1]
     assert found["port"][0] == "note" and "a turnwire" in found["port"][1]
+    assert out.endswith("A server runs here already; another one needs a data folder and a port of its own.\n")
+
+
+def test_an_address_of_another_machine_is_a_problem_of_the_host(turnwire: "Program") -> None:
+    out = turnwire("doctor", "--host", "192.0.2.1", "--port", "0", "--model", "demo", code=1).out
+
+    assert findings(out)["port"][0] == "problem" and "To do: choose another --host." in out

@@ -140,6 +140,7 @@ def test_a_port_that_is_taken_is_refused(turnwire: "Program") -> None:
         (["--data-dir", "/proc/turnwire"], 1, "The data folder /proc/turnwire can't be used"),
         (["--config", "/none.toml"], 2, "The settings file /none.toml can't be read"),
         (["--host", "no.such.host.invalid"], 1, "no.such.host.invalid"),
+        (["--host", "192.0.2.1"], 1, "give an address of this machine with --host"),
     ],
 )
 def test_what_can_not_be_is_one_sentence(words: list[str], code: int, said: str, turnwire: "Program") -> None:

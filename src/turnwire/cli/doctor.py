@@ -1,5 +1,6 @@
 """`turnwire doctor`: what is there, what is missing, which model would be used and why, and what to do."""
 
+import errno
 import http.client
 import importlib.metadata
 import json
@@ -48,7 +49,12 @@ def doctor(config: Path | None, *, deep: bool = False, **flags: object) -> int:
             print(f"{'':24} To do: {finding.todo}", flush=True)
     problems = sum(finding.mark == "problem" for finding in findings)
     print()
-    print("A server can run here." if not problems else f"{problems} problem{'s' * (problems > 1)}: see `To do` above.")
+    if problems:
+        print(f"{problems} problem{'s' * (problems > 1)}: see `To do` above.")
+    elif any(finding.mark == "note" and finding.what in ("data folder", "port") for finding in findings):
+        print("A server runs here already; another one needs a data folder and a port of its own.")
+    else:
+        print("A server can run here.")
     return 1 if problems else 0
 
 
@@ -153,7 +159,12 @@ def _port(settings: Settings) -> Finding:
             return Finding("note", "port", f"{what}: a turnwire {health['version']} answers there.")
         reason = os.strerror(exc.errno) if exc.errno else str(exc)
         return Finding(
-            "problem", "port", f"{what} can't be had: {reason}.", "choose another with --port (0: any free)."
+            "problem",
+            "port",
+            f"{what} can't be had: {reason}.",
+            "choose another --host."
+            if exc.errno == errno.EADDRNOTAVAIL
+            else "choose another with --port (0: any free).",
         )
     return Finding("ok", "port", f"{what} is free")
 
