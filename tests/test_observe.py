@@ -60,7 +60,7 @@ def test_loggers_of_the_standard_library_come_out_the_same_way() -> None:
         logging.getLogger("uvicorn.error").info("Started %s", "it")
 
     (line,) = lines(stream)
-    assert (line["event"], line["level"], line["logger"]) == ("Started it", "info", "uvicorn.error")
+    assert (line["event"], line["level"], line["logger"]) == ("Started it", "info", "uvicorn")
     assert line["request_id"] == "req_1"
 
 

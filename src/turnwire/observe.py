@@ -142,7 +142,7 @@ def _route_standard_logging(lowest: int, shared: list[Processor], render: Proces
     handler = _Handler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, _plain_name],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
@@ -156,6 +156,13 @@ def _route_standard_logging(lowest: int, shared: list[Processor], render: Proces
         library.propagate = True
     for name in CHATTY:
         logging.getLogger(name).setLevel(lowest if lowest <= logging.DEBUG else max(lowest, logging.WARNING))
+
+
+def _plain_name(_: WrappedLogger, __: str, fields: EventDict) -> EventDict:
+    """`uvicorn.error` is what uvicorn calls the logger of everything that is no request, also of its start."""
+    if fields.get("logger") == "uvicorn.error":
+        fields["logger"] = "uvicorn"
+    return fields
 
 
 def _renderer(format: Format, stream: TextIO) -> Processor:
