@@ -67,7 +67,8 @@ def test_files_go_there_and_back(turnwire: Turnwire, session: str, tmp_path: Pat
     assert turnwire("files", "get", session, "--zip", "", str(tmp_path / "all.zip")).code == 0
     assert zipfile.ZipFile(tmp_path / "all.zip").namelist()
 
-    assert turnwire("files", "put", session, str(source), "--to", "in/bills.csv", "--keep").code == 1
+    kept = turnwire("files", "put", session, str(source), "--to", "in/bills.csv", "--keep")
+    assert (kept.code, kept.err) == (1, "turnwire: The file is there already (If-None-Match).\n")
     assert turnwire("files", "rm", session, "in/bills.csv", "in").out == "deleted in/bills.csv\ndeleted in\n"
 
 

@@ -60,7 +60,7 @@ class Conditions(msgspec.Struct, frozen=True):
         """As `check`, for a request that changes the file."""
         self.check(etag, modified)
         if self.if_none_match is not None and etag is not None and self.if_none_match.names(etag):
-            raise PreconditionFailed("If-None-Match: there is such a file.")
+            raise PreconditionFailed("The file is there already (If-None-Match).")
 
     def is_known(self, etag: str, modified: float) -> bool:
         """Whether the caller has this state of the file already: 304."""
