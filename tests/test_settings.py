@@ -163,7 +163,7 @@ def test_the_values_that_a_message_may_name_are_taken_in_any_case(monkeypatch: p
 def test_an_unknown_name_in_the_file_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"prot in .* is not a setting: did you mean port\?"):
         load_settings(write(tmp_path / "t.toml", "prot = 1"))
-    with pytest.raises(SettingsError, match=r"zzz in .* is not a setting: docs/settings.md lists all"):
+    with pytest.raises(SettingsError, match=r"zzz in .* is not a setting: `turnwire settings` prints all"):
         load_settings(write(tmp_path / "t.toml", "zzz = 1"))
 
 

@@ -498,7 +498,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     for name in values:
         if name not in Settings.model_fields:
             near = _nearest(name, cutoff=0.6)
-            hint = f"did you mean {near}?" if near else "docs/settings.md lists all."
+            hint = f"did you mean {near}?" if near else "`turnwire settings` prints all."
             raise SettingsError(f"{name} in {path} is not a setting: {hint}")
     return values
 

@@ -80,6 +80,26 @@ def test_every_command_has_help_with_an_example(words: list[str], turnwire: "Pro
         assert f"turnwire {' '.join(words)}" in out.partition("Examples:")[2]
 
 
+@pytest.mark.parametrize("words", [[], ["keys"], ["models"], ["sessions"], ["files"], ["skills"]])
+def test_the_lists_of_commands_cut_no_sentence(words: list[str], turnwire: "Program") -> None:
+    commands = turnwire(*words, "--help").out.partition("Commands:\n")[2]
+    assert commands and "..." not in commands
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (["files", "ls"], "{SESSION} [FOLDER]"),
+        (["files", "put"], "{SESSION} {FILE}..."),
+        (["sessions", "delete"], "{SESSION}..."),
+    ],
+)
+def test_the_usage_says_once_what_may_be_left_out_or_repeated(
+    words: list[str], usage: str, turnwire: "Program"
+) -> None:
+    assert turnwire(*words, "--help").out.splitlines()[0] == f"Usage: turnwire {' '.join(words)} [OPTIONS] {usage}"
+
+
 def test_shells_complete_the_commands(turnwire: "Program") -> None:
     variables = {"_TURNWIRE_COMPLETE": "complete_bash", "COMP_WORDS": "turnwire se", "COMP_CWORD": "1"}
 

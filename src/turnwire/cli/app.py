@@ -64,7 +64,7 @@ def serve(
     database_url: DatabaseUrl = None,
     config: Config = None,
 ) -> None:
-    """Run the server, until Ctrl-C or SIGTERM. Every setting is in docs/settings.md."""
+    """Run the server, until Ctrl-C or SIGTERM. `turnwire settings` prints every setting."""
     from turnwire.cli.serve import serve
 
     code = serve(config, host=host, port=port, data_dir=data_dir, model=model, database_url=database_url)
@@ -72,9 +72,10 @@ def serve(
 
 
 @app.command(
+    short_help="Say what is there, what is missing, what to do.",
     epilog=examples(
         ("turnwire doctor", "before the first start"), ("turnwire doctor --deep", "after a crash of the disk")
-    )
+    ),
 )
 def doctor(
     host: Host = None,
@@ -192,7 +193,7 @@ def keys_list(data_dir: DataDirOption = None, config: Config = None) -> None:
     "create", epilog=examples(("turnwire keys create ci --tenant builds", "a key of a tenant of its own"))
 )
 def keys_create(
-    name: Annotated[str, typer.Argument(help="What the key is called, to know it by later.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is called, to know it by later.")],
     tenant: Annotated[str, typer.Option("--tenant", help="Whose sessions and files it opens.")] = "default",
     data_dir: DataDirOption = None,
     config: Config = None,
@@ -222,7 +223,9 @@ def _models(context: typer.Context) -> None:  # pyright: ignore[reportUnusedFunc
         models_list()
 
 
-@models_app.command("list", epilog=examples(("turnwire models list", "")))
+@models_app.command(
+    "list", short_help="List them, the default one first.", epilog=examples(("turnwire models list", ""))
+)
 def models_list(model: Model = None, config: Config = None) -> None:
     """List the models that a server started here could be asked for, the default one first."""
     from turnwire.cli.models import list_models
@@ -230,7 +233,11 @@ def models_list(model: Model = None, config: Config = None) -> None:
     list_models(config, model)
 
 
-@models_app.command("pull-local", epilog=examples(("turnwire models pull-local", "then: turnwire serve --model local")))
+@models_app.command(
+    "pull-local",
+    short_help="Install the embedded model (about 130 MB).",
+    epilog=examples(("turnwire models pull-local", "then: turnwire serve --model local")),
+)
 def models_pull_local() -> None:
     """Install the embedded model (about 130 MB) into the environment that turnwire runs in."""
     from turnwire.cli.models import pull_local

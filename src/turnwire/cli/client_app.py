@@ -48,13 +48,13 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", metavar="DIR", show_default=False, help="The data folder of a server on this machine."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON instead, one object a line.")]
 SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id, as `sessions list` shows it.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
-    app.command("chat", epilog=CHAT_EXAMPLES)(chat)
+    app.command("chat", epilog=CHAT_EXAMPLES, short_help="Talk to an agent in the terminal.")(chat)
     app.add_typer(sessions_app, name="sessions", no_args_is_help=True)
     app.add_typer(files_app, name="files", no_args_is_help=True)
     app.add_typer(skills_app, name="skills", no_args_is_help=True)
@@ -160,7 +160,7 @@ def sessions_show(
 
 @sessions_app.command("delete", epilog=examples(("turnwire sessions delete sess_1a2b3c4d5e6f", "")))
 def sessions_delete(
-    sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Their ids.")],
+    sessions: Annotated[list[str], typer.Argument(metavar="SESSION", help="Their ids.")],
     url: Url = None,
     key: Key = None,
     data_dir: DataDir = None,
@@ -192,9 +192,7 @@ def sessions_prune(
 @files_app.command("ls", epilog=examples(("turnwire files ls sess_1a2b3c4d5e6f reports", "what is in the folder")))
 def files_ls(
     session: SessionId,
-    path: Annotated[
-        str, typer.Argument(metavar="[FOLDER]", help="A folder in the workspace.", show_default=False)
-    ] = "",
+    path: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder in the workspace.", show_default=False)] = "",
     json: Json = False,
     url: Url = None,
     key: Key = None,
@@ -219,7 +217,7 @@ def files_get(
     session: SessionId,
     path: Annotated[str, typer.Argument(metavar="PATH", help="In the workspace; with --zip a folder, '' for all.")],
     to: Annotated[
-        str | None, typer.Argument(metavar="[TO]", help="A file or folder here; - for stdout.", show_default=False)
+        str | None, typer.Argument(metavar="TO", help="A file or folder here; - for stdout.", show_default=False)
     ] = None,
     zip: Annotated[bool, typer.Option("--zip", help="A folder, as a zip.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
@@ -244,7 +242,7 @@ def files_get(
 )
 def files_put(
     session: SessionId,
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files here; - for stdin.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files here; - for stdin.")],
     to: Annotated[
         str | None,
         typer.Option("--to", metavar="PATH", show_default=False, help="In the workspace; a folder ends with a slash."),
@@ -264,7 +262,7 @@ def files_put(
 @files_app.command("rm", epilog=examples(("turnwire files rm sess_1a2b3c4d5e6f bills.csv", "")))
 def files_rm(
     session: SessionId,
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, or empty folders.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Files, or empty folders.")],
     url: Url = None,
     key: Key = None,
     data_dir: DataDir = None,
@@ -311,7 +309,7 @@ def skills_install(
 
 @skills_app.command("remove", epilog=examples(("turnwire skills remove pdf-tools", "")))
 def skills_remove(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Their names.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Their names.")],
     url: Url = None,
     key: Key = None,
     data_dir: DataDir = None,

@@ -46,7 +46,10 @@ ANTHROPIC_URL = "https://api.anthropic.com"
 OPENAI_URL = "https://api.openai.com/v1"
 OLLAMA_URL = "http://127.0.0.1:11434"
 VLLM_URL = "http://127.0.0.1:8000/v1"
-FORMS = "anthropic:NAME, openai:NAME, openai-chat:NAME, google:NAME, ollama:NAME, vllm:NAME, local, demo"
+FORMS = (
+    "anthropic:NAME, openai:NAME, openai-chat:NAME, google:NAME, ollama:NAME, vllm:NAME, local, local:FILE.gguf, demo, "
+    "scripted:FILE.yaml"
+)
 
 
 @dataclass(frozen=True)
