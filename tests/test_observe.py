@@ -53,6 +53,28 @@ def test_a_json_line_has_the_message_the_fields_and_what_is_bound() -> None:
     assert "request_id" not in second
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("variables", "coloured"),
+    [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({"TERM": "xterm", "NO_COLOR": "1"}, False)],
+)
+def test_lines_have_colours_on_a_terminal_that_knows_them_where_they_are_wanted(
+    variables: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    observe.configure(stream=(stream := Terminal()))
+    observe.logger("turnwire.x").info("it")
+
+    assert ("\x1b[" in stream.getvalue()) is coloured
+
+
 def test_loggers_of_the_standard_library_come_out_the_same_way() -> None:
     observe.configure(format="json", stream=(stream := io.StringIO()))
 

@@ -15,6 +15,7 @@ out of every finished line, tracebacks included.
 
 import json
 import logging
+import os
 import re
 import sys
 import threading
@@ -165,10 +166,15 @@ def _plain_name(_: WrappedLogger, __: str, fields: EventDict) -> EventDict:
     return fields
 
 
+def _coloured(stream: TextIO) -> bool:
+    """On a terminal that knows colours, unless its person wants none (no-color.org)."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+
+
 def _renderer(format: Format, stream: TextIO) -> Processor:
     if format == "console":
         return structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+            colors=_coloured(stream), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
         )
 
     def render(logger: WrappedLogger, name: str, fields: EventDict) -> str:
