@@ -25,8 +25,8 @@ export class SessionModel extends Observable {
     this.problem = null;
     /** What a new session is made with. */
     this.wishes = {};
-    /** Sends what stands in the box; the box sets it. */
-    this.resend = () => {};
+    /** Sends what stands in the box, when something does; the box sets it. */
+    this.resend = null;
     /** Takes files for the next message; the box sets it. */
     this.onFiles = () => {};
     /** Counts up when files may have changed. */
@@ -126,7 +126,7 @@ export class SessionModel extends Observable {
       await this.#taken(parts, answer);
       return true;
     } catch (error) {
-      this.#refused(error);
+      this.#refused(error, parts);
       return false;
     } finally {
       this.isSending = false;
@@ -149,14 +149,14 @@ export class SessionModel extends Observable {
     this.events.changed();
   }
 
-  #refused(error) {
+  #refused(error, parts) {
     if (error.name === "AbortError") return;
     if (error instanceof ApiError && error.name === "session_busy") {
       this.load().then(() => {
         this.problem ??= { text: "Another window's turn. Your text is kept; send it when the turn has ended." };
         this.changed();
       });
-    } else this.#fail(error, () => this.resend());
+    } else this.#fail(error, () => (this.resend ? this.resend() : this.send(parts)));
   }
 
   /** The title of a session is the first thing that is said in it; it may be there already, for its files. */

@@ -55,7 +55,7 @@ export function Composer({ session, onSend, models }) {
     }
   };
   // What is dropped on the conversation, and what is to be tried again.
-  Object.assign(session, { onFiles: attach, resend: send });
+  Object.assign(session, { onFiles: attach, resend: canSend ? send : null });
   const onKeyDown = (event) => {
     // An input method takes Enter for itself; some browsers say so by the key code alone.
     if (event.isComposing || event.keyCode === 229) return;
