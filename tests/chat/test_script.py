@@ -13,6 +13,8 @@ import pytest
 from chat.conftest import Ran
 from files.served import KEY, PROGRAM, Served, eventually
 
+QUIET_DEMO = {"TURNWIRE_MODEL": "demo", "TURNWIRE_SHUTDOWN_GRACE_S": "1"}
+
 Turnwire = Callable[..., Ran]
 
 
@@ -166,13 +168,18 @@ def test_a_server_of_our_own_does_not_outlive_a_chat_that_is_killed(env: dict[st
         [PROGRAM, "chat", "--json", "-m", "/stream 500 10"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=env | {"TURNWIRE_MODEL": "demo", "TURNWIRE_SHUTDOWN_GRACE_S": "1"},
+        env=env | QUIET_DEMO,
     ) as chat:
         assert chat.stdout is not None and b"message.created" in chat.stdout.readline()
         pid = int(lock.read_text().split()[0])
         chat.kill()
 
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), timeout_s=30)
+    # The one that stops still holds the data folder: the next chat waits for that, and starts its own.
+    again = subprocess.run(
+        [PROGRAM, "chat", "-m", "/text Again."], capture_output=True, env=env | QUIET_DEMO, timeout=60
+    )
+    assert (again.returncode, again.stdout) == (0, b"Again.\n"), again.stderr
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_server_that_can_not_start_says_why(env: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ The rows below are erased by going up over them, so their number on the screen m
 screen is wide, and after a change of the width it is reckoned how the terminal has wrapped them since.
 """
 
+import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,7 +39,8 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.live = console.is_terminal and not console.is_dumb_terminal
-        self.marks = Marks(unicode=console.encoding.lower().startswith("utf"))
+        self._unicode = console.encoding.lower().startswith("utf")
+        self.marks = Marks(unicode=self._unicode)
         self._widths: list[int] = []
         self._held: list[Row] | None = None
         self._hidden = False
@@ -128,6 +130,8 @@ class Screen:
         return capture.get()
 
     def _write(self, text: str) -> None:
+        if not self._unicode:  # what it can't show has one column, not an escape of several
+            text = text.encode(self.console.encoding, "replace").decode(self.console.encoding)
         self.console.file.write(text)
         self.console.file.flush()
 
@@ -145,7 +149,10 @@ def make_console(file: Any = None) -> Console:
     """On a terminal colours, unless NO_COLOR says none; elsewhere none at all."""
     from rich.theme import Theme
 
-    return Console(file=file, highlight=False, markup=False, emoji=False, theme=Theme(THEME))
+    console = Console(file=file, highlight=False, markup=False, emoji=False, theme=Theme(THEME))
+    if console.is_dumb_terminal:  # rich takes 80 columns for granted there
+        console.width, console.height = shutil.get_terminal_size()
+    return console
 
 
 THEME = {

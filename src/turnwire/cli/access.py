@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx2
+
 from turnwire.cli import Failed
 from turnwire.client import AsyncClient, Client, ClientError, Waiting
 from turnwire.client.address import find_server
@@ -47,8 +49,11 @@ class Given(NamedTuple):
 
 
 class Server(NamedTuple):
+    """`found`: by its data folder, not by a name."""
+
     url: str
     key: str | None
+    found: bool = False
 
 
 def find(given: Given) -> Server | None:
@@ -117,7 +122,7 @@ def _of_folder(given: Given) -> Server | None:
             f"The data folder {folder} is held by the process {holder.pid or '(unknown)'}, which does not say its "
             "address: if it is a server that just starts, try again; else name it by --url."
         )
-    return Server(holder.url, given.key or _local_key(folder))
+    return Server(holder.url, given.key or _local_key(folder), found=True)
 
 
 def _local_key(folder: Path) -> str | None:
@@ -145,17 +150,14 @@ class Access:
         self._server = find(self._given)
         if self._server is not None:
             return self._server.url
-        if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("pydantic_ai") is None:
-            raise Failed(
-                "No server is running here, and this environment has the client alone: name a server by --url or "
-                "TURNWIRE_URL, or install one with pip install 'turnwire[server]'."
-            )
-        self.started = True
-        self._spawn(0)
+        self._start_own()
         return f"no server is running: starting one on {short(data_dir_of(self._given))}"
 
     async def connect(self, on_wait: Callable[[Waiting], object]) -> AsyncClient:
         """A client for the server, once that is up."""
+        if self._server is not None and self._server.found and not await self._stays(self._server.url):
+            self._server = None
+            self._start_own()
         if self._server is None:
             self._server = await self._until_up()
             self._watch = asyncio.create_task(self._revive())
@@ -173,6 +175,36 @@ class Access:
         while child.poll() is None and waited < STOP_TIMEOUT_S:
             await asyncio.sleep(POLL_S)
             waited += POLL_S
+
+    async def _stays(self, url: str) -> bool:
+        """Whether the server on the data folder takes work. One that is about to stop is waited for: False, then."""
+        waited = 0.0
+        async with httpx2.AsyncClient(trust_env=False, timeout=5.0) as http:
+            while served(data_dir_of(self._given)) is not None:
+                try:
+                    if (await http.get(f"{url}/health/ready")).status_code != 503:
+                        return True
+                except httpx2.RequestError:
+                    pass
+                if waited > START_TIMEOUT_S:
+                    raise Failed(f"The server at {url} takes no work, and holds the data folder: see to it first.")
+                await asyncio.sleep(POLL_S * 2)
+                waited += POLL_S * 2
+        return False
+
+    def _start_own(self) -> None:
+        """Begin to start a server on the data folder.
+
+        Raises:
+            Failed: its parts are not installed.
+        """
+        if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("pydantic_ai") is None:
+            raise Failed(
+                "No server is running here, and this environment has the client alone: name a server by --url or "
+                "TURNWIRE_URL, or install one with pip install 'turnwire[server]'."
+            )
+        self.started = True
+        self._spawn(0)
 
     def _spawn(self, port: int) -> None:
         folder = data_dir_of(self._given)
