@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,8 @@ from turnwire.sandboxes.host import NoSandbox
 from turnwire.sandboxes.limits import Limits
 from turnwire.seams.sandbox import Stopped
 from turnwire.tools import limits
+from turnwire.tools.images import Image, read_image
+from turnwire.tools.mcp import results
 from turnwire.tools.mcp.config import McpServer
 
 pytestmark = pytest.mark.tool("bwrap")
@@ -106,6 +109,22 @@ async def test_a_full_house_ends_the_one_that_was_not_used_for_the_longest(
 
         assert processes(made) == 2
         assert [(await made.counted(session))[0] for session in ("one", "two")] == [3, 1]
+
+
+async def test_first_calls_at_the_same_time_start_no_more_than_may_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MCP_PROCESSES_MAX", 2)
+    async with mcp(tmp_path, program()) as made:
+        sessions = [f"s{number}" for number in range(5)]
+        calls = [asyncio.create_task(made.call("hang", session, seconds=5)) for session in sessions]
+        await made.until(lambda: sum((tmp_path / session / "hangs").exists() for session in sessions) >= 2)
+        done, running = await asyncio.wait(calls, timeout=0.5)
+        for call in running:
+            call.cancel()
+
+        assert (processes(made), len(done)) == (2, 3)
+        assert all("try again" in str(call.exception()) for call in done)
 
 
 async def test_a_full_house_that_is_busy_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +230,21 @@ async def test_one_that_writes_without_end_holds_up_nobody(tmp_path: Path, line:
         assert late < 0.5
         assert ended.cancelled() or "lines that are no messages" in str(ended.exception())
         assert (await made.counted("two"))[0] == 1
+
+
+async def test_images_are_not_looked_at_on_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def look(data: bytes) -> Image:
+        threads.append(threading.current_thread())
+        return read_image(data)
+
+    monkeypatch.setattr(results, "read_image", look)
+    async with mcp(tmp_path, program()) as made:
+        await made.call("picture")
+
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 async def test_large_results_pictures_refusals_and_lines_that_are_no_messages(tmp_path: Path) -> None:

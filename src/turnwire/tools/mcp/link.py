@@ -82,7 +82,8 @@ class Link:
         except Exception as exc:
             self._look.set()
             raise ToolFailed(self._sentence(exc)) from exc
-        given = result_of(result.content, result.structured_content)
+        # In a thread: an image can be made so that a look at it takes a second.
+        given = await asyncio.to_thread(result_of, result.content, result.structured_content)
         if result.is_error:
             raise ToolFailed(text_of(given) or "The tool failed, and didn't say why.")
         return given

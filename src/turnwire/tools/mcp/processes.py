@@ -33,6 +33,7 @@ class _Process:
         self.lock = asyncio.Lock()
         """Held while it is started, so that it is so once."""
         self.link: Link | None = None
+        self.starting = False
         self.calls = 0
         self.used_at = time.monotonic()
         self.timer: asyncio.TimerHandle | None = None
@@ -48,8 +49,8 @@ class Processes:
 
     @property
     def running(self) -> int:
-        """How many are there."""
-        return sum(process.link is not None for process in self._all.values())
+        """How many are there, or about to be."""
+        return sum(process.link is not None or process.starting for process in self._all.values())
 
     def probe(self, server: McpServer) -> Link:
         """A process for no session, with an empty folder for a workspace."""
@@ -93,12 +94,15 @@ class Processes:
             await process.link.aclose()
             process.link = None
         await self._make_room()
+        process.starting = True
         link = self._new_link(server, deps)
         try:
             await link.open()
         except Down as exc:
             log.warning("mcp_process_failed", server=server.name, session_id=deps.session_id, error=str(exc))
             raise ToolFailed(f"The MCP server {server.name} could not be started for this session: {exc}.") from exc
+        finally:
+            process.starting = False
         log.info("mcp_process_started", server=server.name, session_id=deps.session_id)
         return link
 
