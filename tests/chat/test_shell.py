@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,8 @@ import pytest
 
 from chat.conftest import Ran
 from files.served import PROGRAM, Served
+from turnwire.cli import Failed, access
+from turnwire.datadir import DataDir
 
 Turnwire = Callable[..., Ran]
 
@@ -140,6 +144,30 @@ def test_the_server_on_a_data_folder_is_found_with_its_key(turnwire: Turnwire, s
     assert turnwire("sessions", "list", "--data-dir", str(server.data), **given).code == 0
     assert turnwire("sessions", "list", **given, TURNWIRE_DATA_DIR=str(server.data)).code == 0
     assert turnwire("sessions", "list", "--url", server.url, TURNWIRE_DATA_DIR=str(server.data), **given).code == 0
+
+
+def test_a_server_that_starts_is_waited_for(turnwire: Turnwire, server: Served, tmp_path: Path) -> None:
+    given = {"TURNWIRE_URL": "", "TURNWIRE_KEY": "", "TURNWIRE_API_KEY": server.env["TURNWIRE_API_KEY"]}
+    with DataDir.open(tmp_path / "starting") as data:
+        listens = threading.Timer(2.0, data.announce, [server.url])
+        listens.start()
+        began = time.monotonic()
+        ran = turnwire("sessions", "list", "--data-dir", str(data.path), **given)
+        took_s = time.monotonic() - began
+        listens.join()
+
+    assert (ran.code, ran.err) == (0, "") and took_s > 1.5
+
+
+def test_whoever_holds_the_folder_and_says_no_address_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "STARTING_TIMEOUT_S", 0.2)
+    for name in ("TURNWIRE_URL", "POKEE_API"):
+        monkeypatch.delenv(name, raising=False)
+
+    with DataDir.open(tmp_path / "held"), pytest.raises(Failed, match="which does not say its address"):
+        access.find(access.Given(data_dir=tmp_path / "held"))
 
 
 @pytest.mark.tool("tmux")

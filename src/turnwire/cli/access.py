@@ -10,6 +10,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -24,7 +25,9 @@ from turnwire.client.address import find_server
 from turnwire.datadir import DataDir, Holder, default_data_dir, served
 
 START_TIMEOUT_S = 60.0
-STARTING_TIMEOUT_S = 30.0
+STARTING_TIMEOUT_S = 15.0
+"""A server holds its folder before it listens, and says its address when it does."""
+
 STOP_TIMEOUT_S = 5.0
 POLL_S = 0.05
 RESTARTS_MAX = 5
@@ -114,14 +117,16 @@ def client(given: Given) -> Generator[Client]:
 
 def _of_folder(given: Given) -> Server | None:
     folder = data_dir_of(given)
-    holder = served(folder)
+    until = time.monotonic() + STARTING_TIMEOUT_S
+    while (holder := served(folder)) is not None and holder.url is None:
+        if time.monotonic() > until:
+            raise Failed(
+                f"The data folder {folder} is held by the process {holder.pid or '(unknown)'}, which does not say its "
+                f"address in {STARTING_TIMEOUT_S:.0f} seconds: see whether it is a server, or name another by --url."
+            )
+        time.sleep(POLL_S)
     if holder is None:
         return None
-    if holder.url is None:
-        raise Failed(
-            f"The data folder {folder} is held by the process {holder.pid or '(unknown)'}, which does not say its "
-            "address: if it is a server that just starts, try again; else name it by --url."
-        )
     return Server(holder.url, given.key or _local_key(folder), found=True)
 
 
