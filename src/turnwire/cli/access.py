@@ -118,16 +118,16 @@ def client(given: Given) -> Generator[Client]:
 def _of_folder(given: Given) -> Server | None:
     folder = data_dir_of(given)
     until = time.monotonic() + STARTING_TIMEOUT_S
-    while (holder := served(folder)) is not None and holder.url is None:
+    while holder := served(folder):
+        if holder.url is not None:
+            return Server(holder.url, given.key or _local_key(folder), found=True)
         if time.monotonic() > until:
             raise Failed(
                 f"The data folder {folder} is held by the process {holder.pid or '(unknown)'}, which does not say its "
                 f"address in {STARTING_TIMEOUT_S:.0f} seconds: see whether it is a server, or name another by --url."
             )
         time.sleep(POLL_S)
-    if holder is None:
-        return None
-    return Server(holder.url, given.key or _local_key(folder), found=True)
+    return None
 
 
 def _local_key(folder: Path) -> str | None:
