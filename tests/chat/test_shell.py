@@ -146,6 +146,13 @@ def test_the_server_on_a_data_folder_is_found_with_its_key(turnwire: Turnwire, s
     assert turnwire("sessions", "list", "--url", server.url, TURNWIRE_DATA_DIR=str(server.data), **given).code == 0
 
 
+def test_a_key_that_is_chosen_is_used_for_the_server_on_a_data_folder(turnwire: Turnwire, server: Served) -> None:
+    ran = turnwire("sessions", "list", "--data-dir", str(server.data), TURNWIRE_URL="", TURNWIRE_KEY="tw_other_wrong")
+
+    assert ran.code == 1
+    assert "key" in ran.err
+
+
 def test_a_server_that_starts_is_waited_for(turnwire: Turnwire, server: Served, tmp_path: Path) -> None:
     given = {"TURNWIRE_URL": "", "TURNWIRE_KEY": "", "TURNWIRE_API_KEY": server.env["TURNWIRE_API_KEY"]}
     with DataDir.open(tmp_path / "starting") as data:

@@ -120,7 +120,8 @@ def _of_folder(given: Given) -> Server | None:
     until = time.monotonic() + STARTING_TIMEOUT_S
     while holder := served(folder):
         if holder.url is not None:
-            return Server(holder.url, given.key or _local_key(folder), found=True)
+            _, key = find_server(holder.url, given.key)  # a key that is chosen is not passed over in silence
+            return Server(holder.url, key or _local_key(folder), found=True)
         if time.monotonic() > until:
             raise Failed(
                 f"The data folder {folder} is held by the process {holder.pid or '(unknown)'}, which does not say its "
