@@ -65,6 +65,28 @@ def test_a_command_that_fills_the_workspace_is_ended_and_deleting_is_not(box: Ma
     assert (again.ending.stopped, again.output) == (None, "fits\n")
 
 
+def test_a_workspace_that_is_deleted_under_its_command_leaves_the_others_watched(box: Machine) -> None:
+    async def run() -> tuple[Ran, Ran]:
+        sandbox = box.sandbox()
+        gone, stays = box.workspace / "gone", box.workspace / "stays"
+        made: list[DirectoryWorkspace] = []
+        for folder in (gone, stays):
+            folder.mkdir()
+            made.append(DirectoryWorkspace(folder, FileAccess(), account=Account(folder, Quota(bytes_max=MB))))
+        try:
+            running = asyncio.create_task(bash(sandbox, made[0], "sleep 2"))
+            await asyncio.sleep(0.3)
+            gone.rmdir()
+            return await bash(sandbox, made[1], "sleep 1; head -c 3M /dev/zero > a; sleep 10"), await running
+        finally:
+            await sandbox.aclose()
+
+    filled, left = box.as_user(run)
+
+    assert filled.ending.stopped == "quota"
+    assert left.ending.stopped is None
+
+
 @pytest.mark.parametrize(
     "script", ["for i in {1..300}; do : > f$i; done; sleep 10", "truncate -s 900M sparse; sleep 10"]
 )

@@ -59,7 +59,11 @@ class QuotaWatch:
     async def _is_over(self, child: Child, watched: _Watched) -> bool:
         quota = watched.workspace.quota
         assert quota is not None
-        now = await asyncio.to_thread(quota.look)
+        try:
+            now = await asyncio.to_thread(quota.look)
+        except OSError:
+            # Deleted with its session, whose commands are about to end. The others are watched on.
+            now = watched.before or Usage()
         if watched.before is None:
             # The first look of this server at this workspace, right behind the command's start.
             self._watched[child] = watched._replace(before=now)
