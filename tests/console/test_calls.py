@@ -154,6 +154,23 @@ def test_files_are_dropped_looked_at_saved_and_deleted(visit: Visit, api: Api, t
     expect(page.locator(".entries")).to_have_text(re.compile("^dot.png"))
 
 
+DROP_AT_ONCE = """(data) => new Promise((done) => {
+  new MutationObserver((_, observer) => {
+    if (!document.querySelector(".files")) return;
+    observer.disconnect();
+    done((%s)(data));
+  }).observe(document.body, {childList: true, subtree: true});
+  [...document.querySelectorAll("button")].find((it) => it.textContent === "Files").click();
+})"""
+
+
+def test_a_file_that_is_dropped_the_moment_the_list_shows_is_taken(visit: Visit, api: Api) -> None:
+    page = in_session(visit, api)
+    page.evaluate(DROP_AT_ONCE % DROP, [".files", "notes.md", "text/plain", base64.b64encode(b"# Notes").decode()])
+
+    expect(page.get_by_role("button", name="notes.md")).to_be_visible()
+
+
 def test_a_file_that_is_dropped_on_the_conversation_goes_with_the_message(visit: Visit, api: Api) -> None:
     page = in_session(visit, api)
     drop(page, "main", "bills.csv", b"a,b\n")

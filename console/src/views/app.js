@@ -1,5 +1,5 @@
 // The page: the list, the conversation, the panel, and what holds them together.
-import { html, useCallback, useEffect, useMemo, useRef, useState } from "../html.js";
+import { html, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../html.js";
 import { Api } from "../model/api.js";
 import { count } from "../model/format.js";
 import { useObservables } from "../model/observable.js";
@@ -114,7 +114,7 @@ function Header({ session, view, onToggle, onList, onSettings }) {
 function DropTarget({ session, children }) {
   const ref = useRef();
   const [isOver, setOver] = useState(false);
-  useEffect(() => takeDrops(ref.current, setOver, (files) => session.onFiles?.(files)), [session]);
+  useLayoutEffect(() => takeDrops(ref.current, setOver, (files) => session.onFiles?.(files)), [session]);
   return html`<main ref=${ref} class=${isOver ? "drop" : ""}>${children}</main>`;
 }
 

@@ -1,5 +1,5 @@
 // The files of the workspace: look, put in, take out.
-import { html, useEffect, useRef, useState } from "../html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../html.js";
 import { setLines } from "../markdown/build.js";
 import { highlight } from "../markdown/highlight.js";
 import { download, listFiles, PREVIEW_BYTES_MAX, readText, remove, upload } from "../model/files.js";
@@ -113,7 +113,8 @@ function useDrop(onFiles) {
   const [is, set] = useState(false);
   const taker = useRef();
   taker.current = onFiles;
-  useEffect(() => {
+  // Before the list is on the screen: a file that no one takes would replace the page.
+  useLayoutEffect(() => {
     const element = ref.current;
     if (!element) return undefined;
     return takeDrops(element, set, (files) => taker.current(files));
