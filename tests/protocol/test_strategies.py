@@ -18,7 +18,6 @@ from turnwire.protocol.events import (
 )
 from turnwire.testing.strategies import legal_turns
 
-
 # Enough for the rarest, which one turn in a hundred holds; drawing ends at the first that is found.
 DRAWN = settings(max_examples=5_000, derandomize=True, database=None, phases=[Phase.generate], deadline=None)
 
