@@ -261,14 +261,16 @@ def test_conditions_of_writing(files: Files) -> None:
     assert error_of(files.delete("a", If_Match="*")) == (412, "precondition_failed")
 
 
-def test_of_writers_that_all_saw_the_same_file_one_wins(files: Files, server: Served) -> None:
+@pytest.mark.parametrize("tags", ["{}", '"x", {}, "y"'])
+def test_of_writers_that_all_saw_the_same_file_one_wins(files: Files, server: Served, tags: str) -> None:
     etag = files.put("counter", b"0").headers["etag"]
+    headers = {"If-Match": tags.format(etag)}
     statuses: list[int] = []
 
     def write(number: int) -> None:
         with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}, trust_env=False) as client:
             content = f"{number}".encode() * 300_000
-            answer = client.put(f"{files.root}/counter", content=content, headers={"If-Match": etag})
+            answer = client.put(f"{files.root}/counter", content=content, headers=headers)
             statuses.append(answer.status_code)
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]

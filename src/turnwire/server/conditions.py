@@ -69,9 +69,15 @@ class Conditions(msgspec.Struct, frozen=True):
         return self.modified_since is not None and int(modified) <= self.modified_since
 
     @property
+    def is_of_state(self) -> bool:
+        """Whether a write that the file's state allowed is one of that very state, and of no later one."""
+        if self.if_match is not None:
+            return not self.if_match.any
+        return self.unmodified_since is not None
+
+    @property
     def expected_etag(self) -> str | None:
-        """The one etag that a write asks for, "" for no file, None when it is none or more than one: what the
-        workspace can hold the file against in the moment of the write."""
+        """The one etag that a write asks for, "" for no file, None when it is none or more than one."""
         if self.if_none_match is not None and self.if_none_match.any:
             return ""
         if self.if_match is not None and not self.if_match.any and len(self.if_match.strong) == 1:

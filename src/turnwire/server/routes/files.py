@@ -1,5 +1,6 @@
 """A session's files: listed, read, written, deleted, and whole folders as zip files."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -162,8 +163,8 @@ async def write_file(asked: Asked) -> Response:
     request, of = asked.request, asked.of
     expected = _expected_bytes(asked)
     with workspace_problems():
-        await _check_write(asked)
-        upload = await of.disk.run(_begin_upload, asked, expected)
+        etag = await _check_write(asked)
+        upload = await of.disk.run(_begin_upload, asked, expected, etag)
         try:
             entry, is_new = await receive_upload(
                 of.disk, request.receive, upload, slow_s=of.options.slow_reader_timeout_s
@@ -183,8 +184,9 @@ async def write_file(asked: Asked) -> Response:
 async def delete_file(asked: Asked) -> Response:
     """Delete a file, or a folder that is empty."""
     with workspace_problems():
-        await _check_write(asked)
-        await asked.of.disk.run(_delete, asked)
+        etag = await _check_write(asked)
+        # "" is of no file, of which there is nothing to delete: answered as such.
+        await asked.of.disk.run(partial(asked.workspace.delete, asked.path, expected_etag=etag or None))
     return Response(status_code=204)
 
 
@@ -305,26 +307,20 @@ def _expected_bytes(asked: _Asked) -> int | None:
     return expected
 
 
-def _begin_upload(asked: _Asked, expected: int | None) -> seam.Upload:
+def _begin_upload(asked: _Asked, expected: int | None, etag: str | None) -> seam.Upload:
     return asked.workspace.put(
-        asked.path,
-        bytes_max=asked.of.options.upload_bytes_max,
-        expected_etag=asked.conditions.expected_etag,
-        bytes_expected=expected,
+        asked.path, bytes_max=asked.of.options.upload_bytes_max, expected_etag=etag, bytes_expected=expected
     )
 
 
-def _delete(asked: _Asked) -> None:
-    expected = asked.conditions.expected_etag
-    # "" is of no file, of which there is nothing to delete: answered as such.
-    asked.workspace.delete(asked.path, expected_etag=expected or None)
+async def _check_write(asked: _Asked) -> str | None:
+    """Refuse before the body is read what would be refused after it, as far as the session may look.
 
-
-async def _check_write(asked: _Asked) -> None:
-    """Refuse before the body is read what would be refused after it, as far as the session may look."""
+    The etag that the file must have in the moment of the write, "" for no file; None: it may be any.
+    """
     conditions = asked.conditions
     if conditions.if_match is None and conditions.if_none_match is None and conditions.unmodified_since is None:
-        return
+        return None
     try:
         entry = await asked.of.disk.run(asked.workspace.stat, asked.path)
     except (seam.NotFound, seam.NotAFolder):
@@ -335,3 +331,6 @@ async def _check_write(asked: _Asked) -> None:
             raise
     else:
         conditions.check_write(entry.etag, entry.modified)
+        if conditions.is_of_state:
+            return entry.etag
+    return conditions.expected_etag
