@@ -43,7 +43,7 @@ from turnwire.server.run import HttpOptions, serve
 from turnwire.server.tickets import Tickets
 from turnwire.settings import PREFIX, Settings
 from turnwire.skills.directory import DirectorySkills
-from turnwire.stores.sqlite.database import StoreRefused
+from turnwire.stores.common import StoreRefused
 from turnwire.stores.sqlite.store import SQLiteStore
 from turnwire.tools.files import FileTools
 from turnwire.tools.limits import MCP_CONNECT_S

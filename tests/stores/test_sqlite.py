@@ -17,9 +17,10 @@ import pytest
 from turnwire.protocol.codec import split_frames
 from turnwire.protocol.errors import NotFound
 from turnwire.seams.store import Append, Appended, HistoryEntry, StoreDamaged, StoreUnavailable
+from turnwire.stores.migrations import Migration, load_migrations
 from turnwire.stores.sqlite import SQLiteStore, StoreFailed, StoreRefused, database, log, sessions, sweep, writer
 from turnwire.stores.sqlite.appends import ROWS_MAX, fence_sql, write_appends
-from turnwire.stores.sqlite.database import Migration, load_migrations, open_database
+from turnwire.stores.sqlite.database import open_database
 from turnwire.testing.clock import TurnableClock
 from turnwire.testing.store_cases import (
     COMPLETED,
@@ -634,7 +635,7 @@ async def test_a_newer_database_is_refused_and_left_alone(path: Path) -> None:
 
 
 def test_a_migration_that_fails_leaves_the_version_before_it(path: Path) -> None:
-    first = load_migrations()
+    first = load_migrations("turnwire.stores.sqlite")
     open_database(path, "FULL", first).close()
     broken = Migration(len(first) + 1, "broken", "CREATE TABLE half (x); INSERT INTO nowhere VALUES (1);")
 
@@ -654,7 +655,7 @@ def test_a_first_migration_that_fails_can_be_made_anew(path: Path) -> None:
         open_database(path, "FULL", [Migration(1, "broken", "CREATE TABLE a (x); nonsense;")])
 
     open_database(path, "FULL").close()
-    assert database.read_version(path) == len(load_migrations())
+    assert database.read_version(path) == len(load_migrations("turnwire.stores.sqlite"))
 
 
 async def test_opening_again_changes_nothing(path: Path, clock: TurnableClock) -> None:

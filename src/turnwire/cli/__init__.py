@@ -17,7 +17,7 @@ class Failed(Exception):
 
 
 FOREIGN_ERRORS = (
-    ("turnwire.stores.sqlite", "StoreRefused"),
+    ("turnwire.stores.common", "StoreRefused"),
     ("turnwire.models.errors", "ModelError"),
     ("turnwire.protocol.errors", "TurnwireError"),
     ("turnwire.protocol.errors", "RemoteProtocolError"),

@@ -1,9 +1,10 @@
 """What the stores share: limits that callers rely on, and rules that need no database."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from turnwire.protocol.errors import Conflict, InvalidRequest
-from turnwire.seams.store import CallAnswer
+from turnwire.seams.store import Append, Appended, CallAnswer, NewTurn, Turn
 
 IDEMPOTENCY_VALID_S = 24 * 3600
 """How long an idempotency key is remembered (CONTRACT: 24 h)."""
@@ -11,7 +12,63 @@ IDEMPOTENCY_VALID_S = 24 * 3600
 GONE_KEPT_S = 24 * 3600
 """How long the place of a purged session in its tenant's list is kept, for a caller that pages through it."""
 
+RETRY_AFTER_S = 5
+"""What callers are told to wait when nothing can be stored."""
+
 UNKNOWN_CURSOR = "The cursor names nothing that this list ever held: start again without it."
+
+
+class StoreRefused(Exception):
+    """The database can't be used: its message is one sentence that says why and what to do."""
+
+
+class StoreFailed(Exception):
+    """The database failed in a way that can't be lived through: the server must stop, and say why."""
+
+
+def new_turn(new: NewTurn, now: float) -> Turn:
+    """The turn that `new` begins."""
+    return Turn(
+        id=new.id,
+        session_id=new.session_id,
+        tenant=new.tenant,
+        created_at=now,
+        message_id=new.message_id,
+        message=new.message,
+        model=new.model,
+        settings=new.settings,
+    )
+
+
+def batches(appends: Sequence[Append], rows_max: int) -> Iterator[dict[str, Append]]:
+    """The appends by turn, at most `rows_max` at once. A turn comes once in a batch: its fence judges one append."""
+    batch: dict[str, Append] = {}
+    for append in appends:
+        if append.turn_id in batch or len(batch) == rows_max:
+            yield batch
+            batch = {}
+        batch[append.turn_id] = append
+    if batch:
+        yield batch
+
+
+def ends_uncancelled(append: Append) -> bool:
+    """Whether it ends its turn otherwise than as cancelled, which one that is to be cancelled can't."""
+    return append.ending is not None and append.ending.status != "cancelled"
+
+
+def explain(append: Append, row: Sequence[Any] | None) -> Appended:
+    """Why the fence let nothing through, by epoch, last_seq, ended and cancel_requested of the turn. An earlier try
+    that was written, its acknowledgement lost, is no refusal."""
+    if row is None:
+        return Appended.FENCED
+    epoch, last_seq, ended, cancel_requested = row
+    ends = append.ending is not None
+    if epoch == append.epoch and last_seq == append.last_seq and bool(ended) == ends:
+        return Appended.WRITTEN
+    if epoch == append.epoch and last_seq == append.first_seq - 1 and not ended and cancel_requested and ends:
+        return Appended.CANCEL_FIRST
+    return Appended.FENCED
 
 
 def merge_metadata(metadata: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

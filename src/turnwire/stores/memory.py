@@ -40,6 +40,7 @@ from turnwire.stores.common import (
     UNKNOWN_CURSOR,
     check_answer,
     merge_metadata,
+    new_turn,
     require_condition,
 )
 
@@ -246,7 +247,7 @@ class MemoryStore:
             return Begun(before.turn, session.view())
         if session.running is not None:
             raise SessionBusy(response_id=session.running.turn.id)
-        turn = _Turn(_turn_of(new, now), new, now)
+        turn = _Turn(new_turn(new, now), new, now)
         self._turns[new.id] = turn
         session.turns.append(turn)
         session.history.append(msgspec.structs.replace(new.history, turn_id=new.id))
@@ -485,19 +486,6 @@ class MemoryStore:
     async def secret(self, name: str) -> bytes:
         await self._turn_of_loop()
         return self._secrets.setdefault(name, secrets.token_bytes(SECRET_BYTES))
-
-
-def _turn_of(new: NewTurn, now: float) -> Turn:
-    return Turn(
-        id=new.id,
-        session_id=new.session_id,
-        tenant=new.tenant,
-        created_at=now,
-        message_id=new.message_id,
-        message=new.message,
-        model=new.model,
-        settings=new.settings,
-    )
 
 
 def _delete_idle(sessions: Iterable[_Session]) -> int:

@@ -5,13 +5,15 @@ interpreter lock over once a statement and row, so few statements are also what 
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from turnwire.seams.store import Append, Appended
-from turnwire.stores.sqlite.log import checksum
-from turnwire.stores.sqlite.rows import encode_usage, maybe_text
+from turnwire.stores.common import batches, ends_uncancelled, explain
+from turnwire.stores.rows import encode_usage
+from turnwire.stores.segments import checksum
+from turnwire.stores.sqlite.rows import maybe_text
 
 ROWS_MAX = 256
 """Rows in a statement. They are padded to a power of two, so that there are nine texts of each to prepare."""
@@ -20,7 +22,7 @@ ROWS_MAX = 256
 def write_appends(db: sqlite3.Connection, appends: Sequence[Append], now: float) -> list[Appended]:
     """Write what the fence lets through, in the transaction that is open; what became of each, in their order."""
     results: dict[int, Appended] = {}
-    for batch in _batches(appends):
+    for batch in batches(appends, ROWS_MAX):
         passed = _fence(db, batch)
         if passed:
             _insert_segments(db, [(n, batch[turn_id]) for turn_id, n in passed.items()])
@@ -28,18 +30,6 @@ def write_appends(db: sqlite3.Connection, appends: Sequence[Append], now: float)
         for turn_id, append in batch.items():
             results[id(append)] = Appended.WRITTEN if turn_id in passed else _explain(db, append)
     return [results[id(append)] for append in appends]
-
-
-def _batches(appends: Sequence[Append]) -> Iterator[dict[str, Append]]:
-    """The appends by turn, at most ROWS_MAX at once. A turn comes once in a batch: its fence judges one append."""
-    batch: dict[str, Append] = {}
-    for append in appends:
-        if append.turn_id in batch or len(batch) == ROWS_MAX:
-            yield batch
-            batch = {}
-        batch[append.turn_id] = append
-    if batch:
-        yield batch
 
 
 _FENCE_ONE = """
@@ -67,9 +57,7 @@ def _fence(db: sqlite3.Connection, batch: dict[str, Append]) -> dict[str, int]:
     """Move `last_seq` of every turn that its append may follow: the numbers of those turns by their ids."""
     values: list[Any] = []
     for append in batch.values():
-        ending = append.ending
-        not_cancelled = ending is not None and ending.status != "cancelled"
-        values += (append.turn_id, append.epoch, append.first_seq - 1, append.last_seq, not_cancelled)
+        values += (append.turn_id, append.epoch, append.first_seq - 1, append.last_seq, ends_uncancelled(append))
     rows = _padded(values, len(batch), 5)
     return dict(db.execute(fence_sql(rows), values).fetchall())
 
@@ -136,14 +124,4 @@ _STATE = "SELECT epoch, last_seq, ended_at IS NOT NULL, cancel_requested FROM tu
 
 
 def _explain(db: sqlite3.Connection, append: Append) -> Appended:
-    """Why the fence let nothing through. An earlier try that was written, its acknowledgement lost, is no refusal."""
-    row = db.execute(_STATE, (append.turn_id,)).fetchone()
-    if row is None:
-        return Appended.FENCED
-    epoch, last_seq, ended, cancel_requested = row
-    ends = append.ending is not None
-    if epoch == append.epoch and last_seq == append.last_seq and bool(ended) == ends:
-        return Appended.WRITTEN
-    if epoch == append.epoch and last_seq == append.first_seq - 1 and not ended and cancel_requested and ends:
-        return Appended.CANCEL_FIRST
-    return Appended.FENCED
+    return explain(append, db.execute(_STATE, (append.turn_id,)).fetchone())

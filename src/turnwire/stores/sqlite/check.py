@@ -1,27 +1,12 @@
 """Reads a whole database and says what is wrong with it: for `turnwire doctor --deep`."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
-from turnwire.protocol.codec import decode_frames
-from turnwire.protocol.errors import ProtocolError
-from turnwire.protocol.grammar import Grammar
-from turnwire.seams.store import StoreDamaged
-from turnwire.stores.sqlite.log import checksum
+from turnwire.stores.segments import FAULTS_MAX, Checked, faults_of_turn
 
-FAULTS_MAX = 20
-"""Faults that are told of: a damaged disk spoils much, and the first ones say which."""
-
-
-class Checked(NamedTuple):
-    """What was read, and what is wrong with it, a sentence each."""
-
-    turns: int
-    events: int
-    faults: list[str]
+_SEGMENTS = "SELECT first_seq, last_seq, checksum, frames FROM segments WHERE turn = ? ORDER BY first_seq"
 
 
 def check_all(path: Path) -> Checked:
@@ -43,29 +28,9 @@ def check_all(path: Path) -> Checked:
             ).fetchall():
                 turns += 1
                 events += last_seq + 1
-                faults += _faults_of_turn(db, n, id_, last_seq, bool(ended))
+                faults += faults_of_turn(db.execute(_SEGMENTS, (n,)), n, id_, last_seq, ended=bool(ended))
                 if len(faults) >= FAULTS_MAX:
                     break
         except sqlite3.DatabaseError as exc:
             faults.append(f"SQLite can't read on: {exc}")
     return Checked(turns, events, faults[:FAULTS_MAX])
-
-
-def _faults_of_turn(db: sqlite3.Connection, n: int, id_: str, last_seq: int, ended: bool) -> Iterator[str]:
-    grammar = Grammar()
-    try:
-        for first, last, crc, frames in db.execute(
-            "SELECT first_seq, last_seq, checksum, frames FROM segments WHERE turn = ? ORDER BY first_seq", (n,)
-        ):
-            if checksum(n, first, last, frames) != crc:
-                raise StoreDamaged(f"the events {first} to {last} are not what was written")
-            if first != grammar.next_seq:
-                raise StoreDamaged(f"the events {grammar.next_seq} to {first - 1} are missing")
-            grammar.check_all(decode_frames(frames))
-    except (StoreDamaged, ProtocolError, ValueError, AssertionError) as exc:
-        yield f"The response {id_}: {exc}."
-        return
-    if grammar.next_seq != last_seq + 1:
-        yield f"The response {id_}: its last event is {last_seq}, and the log ends at {grammar.next_seq - 1}."
-    elif grammar.ended != ended:
-        yield f"The response {id_}: it has {'ended' if ended else 'not ended'}, and its log says otherwise."

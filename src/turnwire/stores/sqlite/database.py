@@ -4,14 +4,14 @@ Everything that is wrong with the file is a `StoreRefused`: one sentence that na
 """
 
 import os
-import re
 import sqlite3
 from contextlib import closing
-from importlib import resources
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from turnwire.seams.store import StoreDamaged
+from turnwire.stores.common import StoreRefused
+from turnwire.stores.migrations import Migration, load_migrations
 from turnwire.stores.sqlite.log import check_newest
 
 Synchronous = Literal["FULL", "NORMAL"]
@@ -35,30 +35,6 @@ _MAGIC = b"SQLite format 3\0"
 _DAMAGED = "restore a backup of the data folder, or move the file away to begin with an empty store"
 
 
-class StoreRefused(Exception):
-    """The database can't be used: its message is one sentence that says why and what to do."""
-
-
-class Migration(NamedTuple):
-    """One step of the schema; steps are numbered from 1 without gaps."""
-
-    version: int
-    name: str
-    sql: str
-
-
-def load_migrations() -> list[Migration]:
-    """The steps that ship with this program, in order."""
-    folder = resources.files("turnwire.stores.sqlite") / "migrations"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    migrations: list[Migration] = []
-    for expected, file in enumerate(files, 1):
-        match = re.fullmatch(r"(\d{4})_\w+\.sql", file.name)
-        assert match and int(match[1]) == expected, f"migrations must be numbered without gaps: {file.name}"
-        migrations.append(Migration(expected, file.name, file.read_text("utf-8")))
-    return migrations
-
-
 def open_database(
     path: Path, synchronous: Synchronous, migrations: list[Migration] | None = None
 ) -> sqlite3.Connection:
@@ -74,7 +50,7 @@ def open_database(
     except sqlite3.Error as exc:
         raise StoreRefused(f"The database {path} can't be opened ({exc}): check its folder and its owner.") from exc
     try:
-        _prepare(db, path, synchronous, load_migrations() if migrations is None else migrations)
+        _prepare(db, path, synchronous, load_migrations("turnwire.stores.sqlite") if migrations is None else migrations)
     except (sqlite3.DatabaseError, StoreDamaged) as exc:
         db.close()
         raise _refusal(path, exc) from exc

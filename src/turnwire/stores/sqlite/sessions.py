@@ -11,14 +11,8 @@ from turnwire.protocol.codec import encode_json
 from turnwire.protocol.errors import Conflict, InvalidRequest, NotFound
 from turnwire.seams.store import SECRET_BYTES, Key, Session, SessionChanges
 from turnwire.stores.common import UNKNOWN_CURSOR, merge_metadata
-from turnwire.stores.sqlite.rows import (
-    SESSION,
-    decode_session_data,
-    encode_session_data,
-    from_text,
-    session_of,
-    to_text,
-)
+from turnwire.stores.rows import decode_session_data, encode_session_data
+from turnwire.stores.sqlite.rows import SESSION, key_of, session_of, to_text
 
 _ONE = f"{SESSION} WHERE s.id = ? AND s.tenant = ? AND s.deleted_at IS NULL"
 
@@ -157,12 +151,12 @@ def add_key(db: sqlite3.Connection, _: float, key: Key) -> None:
 
 def find_key(db: sqlite3.Connection, digest: bytes) -> Key | None:
     row = db.execute("SELECT digest, tenant, name, created_at FROM access_keys WHERE digest = ?", (digest,)).fetchone()
-    return None if row is None else _key_of(row)
+    return None if row is None else key_of(row)
 
 
 def list_keys(db: sqlite3.Connection) -> list[Key]:
     rows = db.execute("SELECT digest, tenant, name, created_at FROM access_keys ORDER BY created_at, digest")
-    return [_key_of(row) for row in rows]
+    return [key_of(row) for row in rows]
 
 
 def remove_key(db: sqlite3.Connection, _: float, digest: bytes) -> bool:
@@ -173,8 +167,3 @@ def secret(db: sqlite3.Connection, _: float, name: str) -> bytes:
     db.execute("INSERT INTO secrets VALUES (?, ?) ON CONFLICT DO NOTHING", (name, secrets.token_bytes(SECRET_BYTES)))
     (value,) = db.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
     return value
-
-
-def _key_of(row: tuple[Any, ...]) -> Key:
-    digest, tenant, name, created_at = row
-    return Key(digest, from_text(tenant), from_text(name), created_at)

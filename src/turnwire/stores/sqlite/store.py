@@ -30,10 +30,10 @@ from turnwire.seams.store import (
     StoreUnavailable,
     Turn,
 )
-from turnwire.stores.common import require_condition
+from turnwire.stores.common import RETRY_AFTER_S, require_condition
 from turnwire.stores.sqlite import calls, log, sessions, sweep, turns
 from turnwire.stores.sqlite.database import READER_BUSY_MS, Synchronous, connect, open_database
-from turnwire.stores.sqlite.writer import RETRY_AFTER_S, Operation, Writer, is_full, primary_code
+from turnwire.stores.sqlite.writer import Operation, Writer, is_full, primary_code
 
 T = TypeVar("T")
 

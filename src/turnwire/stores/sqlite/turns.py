@@ -7,10 +7,11 @@ from typing import Any
 from turnwire.protocol.errors import IdempotencyMismatch, InvalidRequest, NotFound, SessionBusy
 from turnwire.protocol.events import Usage
 from turnwire.seams.store import Begun, HistoryEntry, NewTurn, Turn
-from turnwire.stores.common import IDEMPOTENCY_VALID_S, UNKNOWN_CURSOR
+from turnwire.stores.common import IDEMPOTENCY_VALID_S, UNKNOWN_CURSOR, new_turn
+from turnwire.stores.rows import TURN, encode_usage
+from turnwire.stores.segments import checksum
 from turnwire.stores.sqlite import sessions
-from turnwire.stores.sqlite.log import checksum
-from turnwire.stores.sqlite.rows import TURN, encode_usage, from_text, maybe_text, session_of, to_text, turn_of
+from turnwire.stores.sqlite.rows import from_text, maybe_text, session_of, to_text, turn_of
 
 IDS_MAX = 256
 """Ids in one statement; padded to this, so that there is one text to prepare."""
@@ -34,7 +35,7 @@ def begin(db: sqlite3.Connection, now: float, new: NewTurn) -> Begun:
         return _begun_before(db, new)
     n = claimed[0][0]
     _write_begin(db, now, new, n, session[0])
-    return Begun(_new_turn(new, now), session_of((*session[:7], new.id, now, None, 0)))
+    return Begun(new_turn(new, now), session_of((*session[:7], new.id, now, None, 0)))
 
 
 def _write_begin(db: sqlite3.Connection, now: float, new: NewTurn, n: int, session: int) -> None:
@@ -64,19 +65,6 @@ def _write_begin(db: sqlite3.Connection, now: float, new: NewTurn, n: int, sessi
                 now,
             ),
         )
-
-
-def _new_turn(new: NewTurn, now: float) -> Turn:
-    return Turn(
-        id=new.id,
-        session_id=new.session_id,
-        tenant=new.tenant,
-        created_at=now,
-        message_id=new.message_id,
-        message=new.message,
-        model=new.model,
-        settings=new.settings,
-    )
 
 
 _KEY = """

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from turnwire.seams.clock import Clock
 from turnwire.seams.store import Append, AppendDone, Appended, StoreUnavailable
+from turnwire.stores.common import RETRY_AFTER_S, StoreFailed
 from turnwire.stores.sqlite.appends import write_appends
 
 T = TypeVar("T")
@@ -27,9 +28,6 @@ logger = logging.getLogger("turnwire.stores.sqlite")
 
 LOCK_WARNING_S = 10.0
 """How often the log says that another program holds the database."""
-
-RETRY_AFTER_S = 5
-"""What callers are told to wait when the disk is full."""
 
 WAL_BYTES_MAX = 32 * 1024 * 1024
 """SQLite begins the write-ahead log anew only at a moment without readers, which may not come under load: past this
@@ -44,10 +42,6 @@ _FATAL = {
     sqlite3.SQLITE_READONLY,
 }
 """After these nothing is known about the disk's content: when an fsync fails, Linux forgets what it could not write."""
-
-
-class StoreFailed(Exception):
-    """The database failed in a way that can't be lived through: the server must stop, and say why."""
 
 
 class _Group:
