@@ -5,6 +5,7 @@ environment says `CI=true` nothing may be missing: there a skip, for whatever re
 """
 
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Generator
@@ -54,6 +55,13 @@ def _has_matplotlib() -> bool:
     return Path(command[0]).exists() and subprocess.run(command, capture_output=True, env={}).returncode == 0
 
 
+def _has_postgres() -> bool:
+    """Debian keeps its programs out of PATH. Root runs it as the user whom its package makes."""
+    from clusters import programs
+
+    return programs() is not None and (os.getuid() != 0 or "postgres" in {user.pw_name for user in pwd.getpwall()})
+
+
 # What a test may ask for: how to see that it is there, and how to get it.
 TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "node": (_on_path("node"), "install Node.js 18 or newer"),
@@ -69,6 +77,7 @@ TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "nginx": (_on_path("nginx"), "install nginx-light"),
     "caddy": (_on_path("caddy"), "install caddy"),
     "openssl": (_on_path("openssl"), "install openssl"),
+    "postgres": (_has_postgres, "install postgresql"),
     "sqlite3": (_on_path("sqlite3"), "install sqlite3"),
     "zip": (_on_path("zip"), "install zip"),
     "tmux": (_on_path("tmux"), "install tmux"),

@@ -17,7 +17,8 @@ HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 BASE = PYPROJECT["project"]["dependencies"]
-SERVER = BASE + PYPROJECT["project"]["optional-dependencies"]["server"]
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+SERVER = BASE + EXTRAS["server"] + EXTRAS["postgres"]
 DEV = SERVER + PYPROJECT["dependency-groups"]["dev"]
 BUILD = PYPROJECT["build-system"]["requires"]
 

@@ -1,0 +1,65 @@
+"""Reads a whole database and says what is wrong with it: for `turnwire doctor --deep`."""
+
+from collections.abc import AsyncIterator
+
+from turnwire.database_url import shown
+from turnwire.stores.common import StoreRefused
+from turnwire.stores.migrations import load_migrations
+from turnwire.stores.postgres.connection import Connection
+from turnwire.stores.postgres.hold import close_quietly, holder
+from turnwire.stores.postgres.rows import Row
+from turnwire.stores.postgres.schema import check_database, connect_or_refuse, read_version
+from turnwire.stores.segments import FAULTS_MAX, Checked, faults_of_turn
+
+PACKAGE = "turnwire.stores.postgres"
+TURNS_MAX = 500
+"""Turns that are looked up at once."""
+
+_TURNS = "SELECT n, id, last_seq, ended_at IS NOT NULL FROM turns WHERE events = 0 AND n > $1 ORDER BY n LIMIT $2"
+_SEGMENTS = "SELECT first_seq, last_seq, checksum, frames FROM segments WHERE turn = $1 ORDER BY first_seq"
+
+
+async def look(url: str) -> tuple[int, str | None, list[str]]:
+    """The version of its tables, who holds it, and what the operator should know. StoreRefused when it can't be used.
+
+    Changes nothing."""
+    where = shown(url)
+    db = await connect_or_refuse(url, "turnwire doctor")
+    try:
+        notes = await check_database(db, where)
+        version = await read_version(db, where)
+        if version > (ours := len(load_migrations(PACKAGE))):
+            raise StoreRefused(
+                f"The database {where} has the version {version}, this turnwire knows versions up to {ours}."
+            )
+        return version, await holder(db), notes
+    finally:
+        await close_quietly(db)
+
+
+async def check_all(url: str) -> Checked:
+    """Every segment's checksum, and the grammar of every turn whose events are kept. Reads only; a server may run
+    meanwhile. StoreRefused when the database can't be used."""
+    faults: list[str] = []
+    turns = events = 0
+    db = await connect_or_refuse(url, "turnwire doctor")
+    try:
+        # A turn that runs goes on while it is read: one transaction sees all of it at one moment.
+        await db.transaction(isolation="repeatable_read", readonly=True).start()
+        async for n, id_, last_seq, ended in _turns(db):
+            turns += 1
+            events += last_seq + 1
+            faults += faults_of_turn(await db.fetch(_SEGMENTS, n), n, id_, last_seq, ended=ended)
+            if len(faults) >= FAULTS_MAX:
+                break
+    finally:
+        await close_quietly(db)
+    return Checked(turns, events, faults[:FAULTS_MAX])
+
+
+async def _turns(db: Connection) -> AsyncIterator[Row]:
+    n = 0
+    while rows := await db.fetch(_TURNS, n, TURNS_MAX):
+        for row in rows:
+            yield row
+        n = rows[-1][0]

@@ -1,0 +1,22 @@
+"""What the tests of the stores share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+import clusters
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[clusters.Cluster]:
+    """A PostgreSQL that syncs nothing: what a crash leaves is looked at in clusters of their own."""
+    with clusters.running("fsync=off") as cluster:
+        cluster.sql("CREATE DATABASE tests")
+        yield cluster
+
+
+@pytest.fixture
+def database(cluster: clusters.Cluster) -> str:
+    """The URL of a database that holds nothing of ours: the same one in every test, as it takes a while to make one."""
+    cluster.sql("DROP SCHEMA IF EXISTS turnwire CASCADE", "tests")
+    return cluster.url("tests")
