@@ -35,7 +35,7 @@ class Cluster:
     def __init__(self, folder: Path | None = None) -> None:
         found = programs()
         assert found is not None, "install postgresql"
-        self._programs = found
+        self.programs = found
         self._owner: dict[str, Any] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="turnwire-pg-", dir=folder))
         if os.getuid() == 0:
@@ -60,7 +60,7 @@ class Cluster:
         with log:
             self._process = subprocess.Popen(
                 [
-                    *(self._programs / "postgres", "-D", self.data, "-p", str(self.port), "-k", self.folder),
+                    *(self.programs / "postgres", "-D", self.data, "-p", str(self.port), "-k", self.folder),
                     *("-c", "listen_addresses=127.0.0.1"),
                     *(word for option in options for word in ("-c", option)),
                 ],
@@ -109,13 +109,13 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _psql(self, database: str, text: str) -> list[str | Path]:
-        program = self._programs / "psql"
+        program = self.programs / "psql"
         options = ("-X", "-q", "-A", "-t", "-U", "turnwire", "-v", "ON_ERROR_STOP=1")
         return [program, *options, "-h", self.folder, "-p", str(self.port), "-d", database, "-c", text]
 
     def _run(self, program: str, *words: str) -> None:
         found = subprocess.run(
-            [self._programs / program, *words], capture_output=True, text=True, cwd=self.folder, **self._owner
+            [self.programs / program, *words], capture_output=True, text=True, cwd=self.folder, **self._owner
         )
         assert found.returncode == 0, found.stderr
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["plugins.tools"]
+pytest_plugins = ["plugins.tools", "plugins.postgres"]
 
 STARTS_SERVERS = (
     "chat/test_script.py",

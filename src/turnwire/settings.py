@@ -34,6 +34,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from turnwire import database_url
 from turnwire.datadir import default_data_dir
 
 PREFIX = "TURNWIRE_"
@@ -178,8 +179,12 @@ class Settings(BaseSettings):
         description="The data folder: database, key, workspaces. By default `$XDG_DATA_HOME/turnwire`, "
         "or `~/.local/share/turnwire`.",
     )
-    database_url: str | None = Field(
-        None, description="The database. Unset: the embedded store in the data folder, the only one so far."
+    database_url: SecretStr | None = Field(
+        None,
+        description="A PostgreSQL database for sessions, turns and keys, such as "
+        "`postgresql://user:password@host/database`; what is not in it comes from PGPASSWORD, PGPASSFILE and the "
+        "others. One server to a database. Unset: the embedded store in the data folder. See "
+        "[docs/guides/postgresql.md](guides/postgresql.md).",
     )
     sqlite_synchronous: Annotated[Literal["FULL", "NORMAL"], BeforeValidator(_upper)] = Field(
         "FULL",
@@ -378,6 +383,18 @@ class Settings(BaseSettings):
         "console", description="How log lines look: for people, or one JSON object a line."
     )
 
+    @property
+    def database(self) -> str | None:
+        """The database's URL, with its password; None: the embedded store."""
+        return None if self.database_url is None else self.database_url.get_secret_value()
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must not appear in a log."""
+        chosen = [] if self.api_key is None else [self.api_key.get_secret_value()]
+        password = None if self.database is None else database_url.password(self.database)
+        return chosen if password is None else [*chosen, password]
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -402,9 +419,10 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _embedded_only(cls, value: str | None) -> str | None:
-        if value is not None:
-            raise ValueError("this version has the embedded store only; leave it unset")
+    def _a_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value().strip():
+            return None
+        database_url.check(value.get_secret_value())
         return value
 
     @field_validator("root_path")

@@ -7,7 +7,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
 
 from turnwire.datadir import DataDir, StartRefused
 from turnwire.engine.context import warm_up
+from turnwire.engine.leases import Leases
 from turnwire.engine.requests import StepLimits
 from turnwire.engine.sessions import Sessions
 from turnwire.engine.sweeper import Sweeper
@@ -43,8 +44,8 @@ from turnwire.server.run import HttpOptions, serve
 from turnwire.server.tickets import Tickets
 from turnwire.settings import PREFIX, Settings
 from turnwire.skills.directory import DirectorySkills
+from turnwire.stores.choose import Opened, open_store
 from turnwire.stores.common import StoreRefused
-from turnwire.stores.sqlite.store import SQLiteStore
 from turnwire.tools.files import FileTools
 from turnwire.tools.limits import MCP_CONNECT_S
 from turnwire.tools.mcp.config import McpServer
@@ -74,8 +75,9 @@ class Address(NamedTuple):
         return f"http://{host}:{self.port}"
 
 
-Announce = Callable[[Address, Status, Mapping[str, str]], None]
-"""Is told where the server listens, what became of the sandbox, and the state of each MCP server by its name."""
+Announce = Callable[[Address, Status, Mapping[str, str], Sequence[str]], None]
+"""Is told where the server listens, what became of the sandbox, the state of each MCP server by its name, and what the
+operator should know of the database."""
 
 
 def run(settings: Settings, data: DataDir, *, model: str, key: str | None, announce: Announce) -> int:
@@ -111,7 +113,7 @@ async def _run(
 
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        store = await _open_store(settings, data, clock, on_fatal)
+        store, notes = await _open_store(settings, data, clock, on_fatal)
         stack.push_async_callback(store.close)
         if key is not None:
             await _keep_key(store, key, clock)
@@ -136,7 +138,8 @@ async def _run(
         shell = ShellTools(sandbox)
         toolset = await _toolset(settings, shell, sandbox, stack)
         no_network = _no_network(settings, sandbox.status)
-        services = _services(settings, store, models, workspaces, skills, toolset, clock, no_network)
+        options = _options(settings)
+        services = _services(settings, options, store, models, workspaces, skills, toolset, clock, no_network)
         app = create_app(services)
 
         async def end_session(session_id: str) -> None:
@@ -152,13 +155,17 @@ async def _run(
         taken_up = await services.turns.take_over(everything=True, reason="server_restarted")
         if taken_up:
             log.info("turns_taken_up", count=taken_up)
+        if settings.database is not None:
+            # A database may be away for a while: a turn whose begin was not acknowledged is taken up by its lease.
+            leases = Leases(store, services.turns, options.owner, lease_s=options.lease_s)
+            stack.callback(asyncio.create_task(leases.run()).cancel)
 
         async def ready() -> None:
             _freeze_heap()
             services.ready.set()
             host, port = sock.getsockname()[:2]
             states = toolset.states() if isinstance(toolset, McpTools) else {}
-            announce(Address(host, port), sandbox.status, states)
+            announce(Address(host, port), sandbox.status, states, notes)
 
         await serve(app, sock, services.turns, _http_options(settings), ready=ready, stop=stop)
     if failed:
@@ -213,12 +220,10 @@ def _listen(settings: Settings) -> socket.socket:
     return sock
 
 
-async def _open_store(
-    settings: Settings, data: DataDir, clock: Clock, on_fatal: Callable[[Exception], None]
-) -> SQLiteStore:
+async def _open_store(settings: Settings, data: DataDir, clock: Clock, on_fatal: Callable[[Exception], None]) -> Opened:
     try:
-        return await SQLiteStore.open(
-            data.database, clock=clock, synchronous=settings.sqlite_synchronous, on_fatal=on_fatal
+        return await open_store(
+            settings.database, data.database, synchronous=settings.sqlite_synchronous, clock=clock, on_fatal=on_fatal
         )
     except StoreRefused as exc:
         raise StartRefused(str(exc)) from exc
@@ -303,18 +308,8 @@ def _no_network(settings: Settings, status: Status) -> str:
     return ""
 
 
-def _services(
-    settings: Settings,
-    store: Store,
-    models: ResolvedModels,
-    workspaces: DirectoryWorkspaces,
-    skills: DirectorySkills,
-    toolset: AbstractToolset[ToolContext],
-    clock: Clock,
-    no_network: str,
-) -> Services:
-    chooser = _Models(models, settings.thinking, settings.context_tokens_max)
-    options = Options(
+def _options(settings: Settings) -> Options:
+    return Options(
         owner=new_request_id(),
         turn_timeout_s=settings.turn_timeout_s,
         tools_change=bool(settings.mcp),
@@ -330,6 +325,20 @@ def _services(
             step_retries=settings.step_retries,
         ),
     )
+
+
+def _services(
+    settings: Settings,
+    options: Options,
+    store: Store,
+    models: ResolvedModels,
+    workspaces: DirectoryWorkspaces,
+    skills: DirectorySkills,
+    toolset: AbstractToolset[ToolContext],
+    clock: Clock,
+    no_network: str,
+) -> Services:
+    chooser = _Models(models, settings.thinking, settings.context_tokens_max)
     # An agent without tools can't read them, so it isn't told of them.
     turns = Turns(
         store, chooser, toolset, workspaces, clock, options, skills=skills if settings.tools_enabled else None

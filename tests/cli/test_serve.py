@@ -136,7 +136,7 @@ def test_a_port_that_is_taken_is_refused(turnwire: "Program") -> None:
         (["--model", "scripted:none.yaml"], 1, "none.yaml"),
         (["--model", "demo", "--host", "not a host"], 1, "'not a host' is no address of this machine"),
         (["--model", "local:none.gguf"], 1, "none.gguf"),
-        (["--database-url", "postgres://h/d"], 2, "--database-url: this version has the embedded store only"),
+        (["--database-url", "mysql://u:secret@h/d"], 2, "--database-url: it must be a URL such as postgresql://"),
         (["--data-dir", "/proc/turnwire"], 1, "The data folder /proc/turnwire can't be used"),
         (["--config", "/none.toml"], 2, "The settings file /none.toml can't be read"),
         (["--host", "no.such.host.invalid"], 1, "no.such.host.invalid"),

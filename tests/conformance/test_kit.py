@@ -27,8 +27,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def other_key(server: Server) -> str:
+    return key_of_another_tenant(server)
+
+
+def key_of_another_tenant(server: Server) -> str:
     command = [PROGRAM, "keys", "create", "other", "--tenant", "other", "--data-dir", server.data_dir]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()[-1]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, env=server.env)
+    return done.stdout.split()[-1]
 
 
 def run(url: str, *names: str, other_key: str | None = None, behaviours: Behaviours | None = None) -> list[Result]:
@@ -64,6 +69,18 @@ def test_our_own_server_passes_every_case_and_offers_all(server: Server, other_k
     suite = ET.parse(junit).getroot()
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == (str(len(CASES)), "0", "0")
     assert sessions(server) == []
+
+
+@pytest.mark.slow
+@pytest.mark.tool("postgres")
+def test_our_own_server_passes_every_case_on_postgresql_too(database: str, tmp_path: Path) -> None:
+    with Server(tmp_path, HEARTBEAT_INTERVAL_S=HEARTBEAT_S, DATABASE_URL=database) as server:
+        shown = conformance(
+            server.url, "--heartbeat", str(HEARTBEAT_S), "--strict",
+            code=0, POKEE_KEY=KEY, POKEE_OTHER_KEY=key_of_another_tenant(server),
+        )  # fmt: skip
+
+    assert f"{len(CASES)} passed, 0 failed, 0 not offered." in shown
 
 
 @pytest.mark.slow

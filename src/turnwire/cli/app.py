@@ -32,7 +32,8 @@ Model = Annotated[
     typer.Option("--model", help="The model, such as anthropic:NAME, ollama:NAME, local, demo.", metavar="SPEC"),
 ]
 DatabaseUrl = Annotated[
-    str | None, typer.Option("--database-url", help="The database; without it, the embedded store.", metavar="URL")
+    str | None,
+    typer.Option("--database-url", help="A PostgreSQL database; without it, the embedded store.", metavar="URL"),
 ]
 
 

@@ -13,13 +13,17 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from turnwire import __version__
 from turnwire.cli.choice import choose_model
 from turnwire.cli.startup import network_words
+from turnwire.database_url import shown
 from turnwire.datadir import DataDir, holder
 from turnwire.settings import Address, Settings, SettingsError, read_settings, unknown_variables
+
+if TYPE_CHECKING:
+    from turnwire.stores.segments import Checked
 
 PYTHON_MIN = (3, 11)
 SQLITE_MIN = (3, 37, 0)
@@ -27,6 +31,9 @@ FREE_BYTES_MIN = 500 * 1000 * 1000
 """Below this a log that grows soon meets the end of the disk."""
 
 PROBE_TIMEOUT_S = 0.5
+BESIDE_ONE = ("data folder", "database", "port")
+"""What a note of is that a server runs already."""
+
 SERVER_PARTS = ("fastapi", "uvicorn", "uvloop", "httptools", "pydantic-ai-slim", "pydantic-settings", "structlog")
 
 
@@ -51,8 +58,8 @@ def doctor(config: Path | None, *, deep: bool = False, **flags: object) -> int:
     print()
     if problems:
         print(f"{problems} problem{'s' * (problems > 1)}: see `To do` above.")
-    elif any(finding.mark == "note" and finding.what in ("data folder", "port") for finding in findings):
-        print("A server runs here already; another one needs a data folder and a port of its own.")
+    elif any(finding.mark == "note" and finding.what in BESIDE_ONE for finding in findings):
+        print("A server runs here already; another one needs a data folder, a port and a database of its own.")
     else:
         print("A server can run here.")
     return 1 if problems else 0
@@ -69,7 +76,9 @@ def _examine(config: Path | None, flags: dict[str, object], deep: bool) -> Itera
     for name in unknown_variables():
         yield Finding("note", "settings", f"{name} in the environment is no setting of this version: it is ignored.")
     yield _data_folder(settings)
-    if deep:
+    if settings.database is not None:
+        yield from _postgres(settings.database, deep)
+    elif deep:
         yield from _database(settings)
     yield _port(settings)
     yield from _providers()
@@ -119,7 +128,7 @@ def _data_folder(settings: Settings) -> Finding:
     if pid is not None:
         return Finding("note", "data folder", f"{path}, in use by a server (pid {pid or 'unknown'}), {room}")
     database = DataDir(path).database
-    if database.exists():
+    if database.exists() and settings.database is None:
         return Finding("ok", "data folder", f"{path}, database of {database.stat().st_size / 1e6:.1f} MB, {room}")
     return Finding("ok", "data folder", f"{path}, {'empty' if there == path else 'to be made'}, {room}")
 
@@ -137,10 +146,42 @@ def _database(settings: Settings) -> Iterator[Finding]:
     except sqlite3.Error as exc:
         yield Finding("problem", "database", f"{path} can't be read: {exc}.", todo)
         return
+    yield from _findings(checked, todo)
+
+
+def _findings(checked: "Checked", todo: str) -> Iterator[Finding]:
     for fault in checked.faults:
         yield Finding("problem", "database", fault, todo)
     if not checked.faults:
         yield Finding("ok", "database", f"{checked.turns} turns with {checked.events} events, all as they were written")
+
+
+def _postgres(url: str, deep: bool) -> Iterator[Finding]:
+    """Looks only, too: the tables are the server's to make."""
+    import asyncio
+
+    from turnwire.stores.choose import MISSING
+    from turnwire.stores.common import StoreRefused
+
+    if _version_of("asyncpg") is None:
+        yield Finding("problem", "database", *MISSING.split(": ", 1))
+        return
+    from turnwire.stores.postgres.check import check_all, look
+
+    try:
+        found = asyncio.run(look(url))
+    except StoreRefused as exc:
+        yield Finding("problem", "database", str(exc))
+        return
+    words = f"PostgreSQL, {shown(url)}, {f'tables of version {found.version}' if found.version else 'no tables yet'}"
+    if found.holder is not None:
+        yield Finding("note", "database", f"{words}, in use by a server ({found.holder})")
+    else:
+        yield Finding("ok", "database", words)
+    for note in found.notes:
+        yield Finding("note", "database", note)
+    if deep and found.version:
+        yield from _findings(asyncio.run(check_all(url)), "stop the server, and put back a backup.")
 
 
 def _port(settings: Settings) -> Finding:

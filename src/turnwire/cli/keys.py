@@ -1,4 +1,4 @@
-"""`turnwire keys`: the keys in the data folder's database, and the generated one in its file."""
+"""`turnwire keys`: the keys in the database, and the generated one in its file in the data folder."""
 
 import asyncio
 import hashlib
@@ -93,18 +93,18 @@ def revoke(config: Path | None, data_dir: Path | None, wanted: str) -> None:
 
 
 def _existing(config: Path | None, data_dir: Path | None) -> Settings:
-    """The settings, when their data folder has a database: looking at keys makes none."""
+    """The settings, when their data folder has a database, or needs none: looking at keys makes none."""
     settings = load_settings(config, data_dir=data_dir)
-    if not DataDir(settings.data_dir).database.exists():
+    if settings.database is None and not DataDir(settings.data_dir).database.exists():
         raise Failed(f"The data folder {settings.data_dir} has no database yet: `turnwire serve` makes it.")
     return settings
 
 
 def _with_store(settings: Settings, action: Callable[[Store], Awaitable[T]]) -> T:
-    """Open the embedded store for one action. Without a running server the folder is held meanwhile; beside one,
+    """Open the store for one action. The embedded one's folder is held meanwhile where no server runs; beside one,
     the database itself keeps the two writers apart."""
     with ExitStack() as stack:
-        if holder(settings.data_dir) is None:
+        if settings.database is None and holder(settings.data_dir) is None:
             data = stack.enter_context(DataDir.open(settings.data_dir))
         else:
             data = DataDir(settings.data_dir)
@@ -112,9 +112,9 @@ def _with_store(settings: Settings, action: Callable[[Store], Awaitable[T]]) -> 
 
 
 async def _act(database: Path, settings: Settings, action: Callable[[Store], Awaitable[T]]) -> T:
-    from turnwire.stores.sqlite import SQLiteStore
+    from turnwire.stores.choose import open_store
 
-    store = await SQLiteStore.open(database, synchronous=settings.sqlite_synchronous)
+    store, _ = await open_store(settings.database, database, synchronous=settings.sqlite_synchronous, hold=False)
     try:
         return await action(store)
     finally:

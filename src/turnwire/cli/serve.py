@@ -5,7 +5,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from turnwire.datadir import DataDir
 from turnwire.seams.sandbox import Status
 from turnwire.settings import Address, Settings, read_settings, unknown_variables
 
-Announce = Callable[[Address, Status, Mapping[str, str]], None]
+Announce = Callable[[Address, Status, Mapping[str, str], Sequence[str]], None]
 
 
 def serve(config: Path | None, **flags: object) -> int:
@@ -43,9 +43,7 @@ def _interrupt(*_: object) -> None:
 def _serve(config: Path | None, flags: dict[str, object]) -> int:
     settings, origins = read_settings(config, **flags)
     chosen = settings.api_key.get_secret_value() if settings.api_key else None
-    observe.configure(
-        level=settings.log_level, format=settings.log_format, secrets=[chosen] if chosen is not None else []
-    )
+    observe.configure(level=settings.log_level, format=settings.log_format, secrets=settings.secrets)
     log = observe.logger("turnwire.cli.serve")
     for name in unknown_variables():
         log.warning("a variable with our prefix is no setting of this version, and is ignored", variable=name)
@@ -58,7 +56,7 @@ def _serve(config: Path | None, flags: dict[str, object]) -> int:
         choice = choose_model(settings, origins)
         settings = settings.model_copy(update={"model": choice.spec})
 
-        def announce(address: Address, sandbox: Status, mcp: Mapping[str, str]) -> None:
+        def announce(address: Address, sandbox: Status, mcp: Mapping[str, str], notes: Sequence[str]) -> None:
             data.announce(address.url)
             lines = startup_lines(
                 settings,
@@ -68,6 +66,7 @@ def _serve(config: Path | None, flags: dict[str, object]) -> int:
                 why=choice.why,
                 sandbox=sandbox,
                 mcp=mcp,
+                notes=notes,
                 terminal=sys.stdout.isatty(),
                 show=_show_command(config),
             )
@@ -89,7 +88,7 @@ def run_server(settings: Settings, data: DataDir, *, model: str, key: str | None
         data,
         model=model,
         key=key,
-        announce=lambda where, sandbox, mcp: announce(Address(where.host, where.port), sandbox, mcp),
+        announce=lambda where, sandbox, mcp, notes: announce(Address(where.host, where.port), sandbox, mcp, notes),
     )
 
 

@@ -5,10 +5,11 @@ Lines are never wrapped: they are there to be copied whole.
 
 import ipaddress
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from turnwire import __version__
+from turnwire.database_url import shown
 from turnwire.datadir import DataDir
 from turnwire.seams.sandbox import Status
 from turnwire.settings import PREFIX, Address, Settings
@@ -35,6 +36,7 @@ def startup_lines(
     terminal: bool,
     show: str = "",
     mcp: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> list[str]:
     """All lines, in order.
 
@@ -45,10 +47,12 @@ def startup_lines(
         terminal: whether a person reads this: then the generated key is shown.
         show: a shell command that prints the key, for one that stands in a settings file.
         mcp: the state of each MCP server, by name.
+        notes: what the operator should know of the database.
     """
     facts = [
         ("address", address.url),
         ("data", str(data.path)),
+        *((("database", f"PostgreSQL, {shown(settings.database)}"),) if settings.database is not None else ()),
         ("model", f"{settings.model}. {why}"),
         ("sandbox", sandbox_words(settings, sandbox)),
         *(("network", words) for words in [network_words(settings, sandbox)] if words),
@@ -60,7 +64,7 @@ def startup_lines(
     return [
         f"turnwire {__version__} is ready.",
         *(f"  {name:8} {value}" for name, value in facts),
-        *(f"  warning  {text}" for text in warnings(settings, address, sandbox)),
+        *(f"  warning  {text}" for text in (*warnings(settings, address, sandbox), *notes)),
         "",
         "To use it from a shell, paste:",
         "",
@@ -109,7 +113,7 @@ def network_words(settings: Settings, sandbox: Status) -> str:
 def warnings(settings: Settings, address: Address, sandbox: Status) -> list[str]:
     """What the operator should know about these settings: each a sentence."""
     found: list[str] = []
-    if settings.sqlite_synchronous != "FULL":
+    if settings.sqlite_synchronous != "FULL" and settings.database is None:
         found.append(
             f"{PREFIX}SQLITE_SYNCHRONOUS={settings.sqlite_synchronous}: a power cut may lose the last moments of what "
             "callers have seen."

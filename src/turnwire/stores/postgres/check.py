@@ -1,6 +1,7 @@
 """Reads a whole database and says what is wrong with it: for `turnwire doctor --deep`."""
 
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 from turnwire.database_url import shown
 from turnwire.stores.common import StoreRefused
@@ -19,10 +20,17 @@ _TURNS = "SELECT n, id, last_seq, ended_at IS NOT NULL FROM turns WHERE events =
 _SEGMENTS = "SELECT first_seq, last_seq, checksum, frames FROM segments WHERE turn = $1 ORDER BY first_seq"
 
 
-async def look(url: str) -> tuple[int, str | None, list[str]]:
-    """The version of its tables, who holds it, and what the operator should know. StoreRefused when it can't be used.
+class Look(NamedTuple):
+    """`version`: of its tables, 0 when there are none; `holder`: the server that runs on it; `notes`: what the
+    operator should know."""
 
-    Changes nothing."""
+    version: int
+    holder: str | None
+    notes: list[str]
+
+
+async def look(url: str) -> Look:
+    """Changes nothing. StoreRefused when the database can't be used."""
     where = shown(url)
     db = await connect_or_refuse(url, "turnwire doctor")
     try:
@@ -32,7 +40,7 @@ async def look(url: str) -> tuple[int, str | None, list[str]]:
             raise StoreRefused(
                 f"The database {where} has the version {version}, this turnwire knows versions up to {ours}."
             )
-        return version, await holder(db), notes
+        return Look(version, await holder(db), notes)
     finally:
         await close_quietly(db)
 

@@ -42,7 +42,7 @@ def _refusal(where: str, exc: Exception) -> StoreRefused:
         case asyncpg.InvalidAuthorizationSpecificationError():
             return StoreRefused(
                 f"The database {where} does not let this user in: see to the user and the password in "
-                "TURNWIRE_DATABASE (or PGPASSWORD), and to pg_hba.conf."
+                "TURNWIRE_DATABASE_URL (or PGPASSWORD), and to pg_hba.conf."
             )
         case asyncpg.InvalidCatalogNameError():
             return StoreRefused(f"There is no database {where}: make it with createdb, or name another.")
@@ -58,7 +58,7 @@ def _refusal(where: str, exc: Exception) -> StoreRefused:
             reason = _in_words(exc)
     return StoreRefused(
         f"The database {where} can't be reached ({reason}): see whether it runs, and to its address in "
-        "TURNWIRE_DATABASE."
+        "TURNWIRE_DATABASE_URL."
     )
 
 

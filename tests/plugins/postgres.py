@@ -1,22 +1,22 @@
-"""What the tests of the stores share."""
+"""Databases for tests on PostgreSQL, which say `@pytest.mark.tool("postgres")`."""
 
 from collections.abc import Iterator
 
 import pytest
 
-import clusters
+from clusters import Cluster, running
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[clusters.Cluster]:
+def cluster() -> Iterator[Cluster]:
     """A PostgreSQL that syncs nothing: what a crash leaves is looked at in clusters of their own."""
-    with clusters.running("fsync=off") as cluster:
+    with running("fsync=off") as cluster:
         cluster.sql("CREATE DATABASE tests")
         yield cluster
 
 
 @pytest.fixture
-def database(cluster: clusters.Cluster) -> str:
+def database(cluster: Cluster) -> str:
     """The URL of a database that holds nothing of ours: the same one in every test, as it takes a while to make one."""
     cluster.sql("DROP SCHEMA IF EXISTS turnwire CASCADE", "tests")
     return cluster.url("tests")

@@ -1,0 +1,36 @@
+"""A database's URL: what it may be, and how it is shown."""
+
+import pytest
+
+from turnwire import database_url
+from turnwire.settings import load_settings
+
+GOOD = {
+    "postgresql://user:s%40cret@host/db": "user@host/db",
+    "postgres://user:secret@host:5433/db?sslmode=require": "user@host:5433/db",
+    "postgresql://user@[::1]:5432/db": "user@[::1]:5432/db",
+    "postgresql:///db?host=/run/postgresql&user=me&password=secret": "me@/run/postgresql/db",
+    "postgresql://host/db?synchronous_commit=remote_apply": "host/db",
+    "postgresql://user:secret@a,b:5433/db": "user@a,b:5433/db",
+}
+
+
+@pytest.mark.parametrize("url", GOOD)
+def test_what_is_shown_of_it_holds_no_password(url: str) -> None:
+    database_url.check(url)
+
+    assert database_url.shown(url) == GOOD[url]
+
+
+def test_the_password_is_known_to_what_keeps_it_out_of_logs() -> None:
+    assert load_settings(database_url="postgresql://u:s%40cret@h/d").secrets == ["s@cret"]
+    assert load_settings(database_url="postgresql:///d?host=h&password=secret").secrets == ["secret"]
+    assert load_settings(database_url="postgresql://u@h/d").secrets == []
+
+
+def test_the_settings_never_print_it() -> None:
+    settings = load_settings(database_url="postgresql://u:secret@h/d")
+
+    assert "secret" not in f"{settings!r} {settings}"
+    assert settings.database == "postgresql://u:secret@h/d"
+    assert load_settings(database_url="").database is None
