@@ -1,4 +1,5 @@
-"""The server's benchmark: `python -m bench [CASE …] [--rounds 3] [--no-floor] [--json FILE]`. See README.md.
+"""The server's benchmark: `python -m bench [CASE …] [--rounds 3] [--no-floor] [--json FILE] [--database URL]`. See
+README.md.
 
 Starts a real `turnwire serve`, a fake provider and a load client, each a process of its own, and prints what the
 server costs. A case is run once a round, on the relay without a log (peers/relay.py) in the same round, so that a
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-floor", action="store_true", help="leave the relay out")
     parser.add_argument("--dir", default="/var/tmp", help="where the database lies: /tmp may be in memory")
+    parser.add_argument("--database", metavar="URL", help="a PostgreSQL database; else the embedded store in --dir")
     parser.add_argument("--json", type=Path, help="write every round's figures to this file")
     args = parser.parse_args()
     unknown = set(args.cases) - set(cases.CASES)
@@ -39,7 +41,8 @@ def main() -> None:
         processes.provider() as provider,
     ):
         for number in range(args.rounds):
-            _round(chosen, provider, Path(folder) / f"data{number}", ours, None if args.no_floor else floor)
+            data = Path(folder) / f"data{number}"
+            _round(chosen, provider, data, args.database, ours, None if args.no_floor else floor)
             print(f"round {number + 1} of {args.rounds} is done", flush=True)
     print()
     for line in _table(ours, floor):
@@ -48,10 +51,12 @@ def main() -> None:
         args.json.write_text(json.dumps({"turnwire": ours, "relay": floor}, indent=1))
 
 
-def _round(chosen: list[str], provider: str, data: Path, ours: Results, floor: Results | None) -> None:
+def _round(
+    chosen: list[str], provider: str, data: Path, database: str | None, ours: Results, floor: Results | None
+) -> None:
     """Both servers live through the whole round; each case is run on one, then on the other."""
     with ExitStack() as stack:
-        server = stack.enter_context(processes.turnwire(provider, data))
+        server = stack.enter_context(processes.turnwire(provider, data, database=database))
         clients = [(server, LoadClient(server.url, processes.KEY), chosen, ours)]
         if floor is not None:
             other = stack.enter_context(processes.relay(provider, data.with_name(data.name + "-relay")))

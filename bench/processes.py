@@ -82,14 +82,20 @@ def provider() -> Iterator[str]:
 
 @contextmanager
 def turnwire(
-    provider: str, data: Path, model: str = "openai-chat:x", wrapper: tuple[str, ...] = ()
+    provider: str,
+    data: Path,
+    model: str = "openai-chat:x",
+    wrapper: tuple[str, ...] = (),
+    database: str | None = None,
 ) -> Iterator[Served]:
-    """`turnwire serve`, ready. `wrapper`: a command that runs it, such as a profiler's."""
+    """`turnwire serve`, ready. `wrapper`: a command that runs it, such as a profiler's. `database`: the URL of a
+    PostgreSQL; None: the embedded store."""
     program = str(Path(sys.executable).with_name("turnwire"))
     command = [*wrapper, program, "serve", "--data-dir", str(data), "--port", "0", "--model", model]
     log = data.with_suffix(".log")
     began = time.perf_counter()
-    with _process(command, _environment(provider), log) as process:
+    env = _environment(provider) | ({} if database is None else {"TURNWIRE_DATABASE_URL": database})
+    with _process(command, env, log) as process:
         url = _address(process, log)
         yield Served(process, url, time.perf_counter() - began)
 

@@ -1,9 +1,11 @@
-"""What an append to the SQLite store costs: CPU of the whole process, in groups of 1, 2, 20 and 200 turns.
+"""What an append to the store costs: CPU of the whole process, in groups of 1, 2, 20 and 200 turns.
 
     python bench/store_append.py [--synchronous FULL|NORMAL] [--events 1] [--seconds 2] [--dir DIR]
+    python bench/store_append.py --database URL
 
 A turn appends again as soon as its append is acknowledged, as a recorder under load does, so N turns make groups of N.
-`wait` is the median time from `append()` to `done`, the fsync included; compare only runs on one disk.
+On PostgreSQL the CPU is that of our side alone. `wait` is the median time from `append()` to `done`, the fsync
+included; compare only runs on one disk.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import uvloop
 from turnwire.protocol.codec import encode_frame
 from turnwire.protocol.events import TextDelta
 from turnwire.seams.store import Append, Appended, Turn
+from turnwire.stores.postgres import PostgresStore
 from turnwire.stores.sqlite import SQLiteStore
 from turnwire.testing.clock import TurnableClock
 from turnwire.testing.store_cases import begin, make_session
@@ -26,7 +29,7 @@ from turnwire.testing.store_cases import begin, make_session
 class Appender:
     """A turn that always has one append under way, until it is told to stop."""
 
-    def __init__(self, store: SQLiteStore, turn: Turn, frames: bytes, events: int) -> None:
+    def __init__(self, store: SQLiteStore | PostgresStore, turn: Turn, frames: bytes, events: int) -> None:
         self.store, self.turn, self.frames, self.events = store, turn, frames, events
         self.count = 0
         self.waits: list[float] = []
@@ -65,7 +68,11 @@ def size_of(folder: str) -> int:
 
 async def measure(group: int, args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=args.dir) as folder:
-        store = await SQLiteStore.open(Path(folder) / "turnwire.db", synchronous=args.synchronous)
+        store = (
+            await PostgresStore.open(args.database)
+            if args.database
+            else await SQLiteStore.open(Path(folder) / "turnwire.db", synchronous=args.synchronous)
+        )
         clock = TurnableClock(time.time())
         turns = [await begin(store, await make_session(store, clock)) for _ in range(group)]
         frames = encode_frame(TextDelta("hello ")) * args.events
@@ -88,12 +95,13 @@ async def measure(group: int, args: argparse.Namespace) -> None:
 
 
 async def main() -> None:
-    parser = argparse.ArgumentParser(description="CPU per append of the SQLite store.")
+    parser = argparse.ArgumentParser(description="CPU per append of the store.")
     parser.add_argument("--synchronous", choices=["FULL", "NORMAL"], default="FULL")
     parser.add_argument("--events", type=int, default=1, help="events in an append")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each size of group is measured")
     parser.add_argument("--groups", type=int, nargs="+", default=[1, 2, 20, 200])
     parser.add_argument("--dir", default=".", help="a folder on the disk to measure; /tmp may be in memory")
+    parser.add_argument("--database", metavar="URL", help="a PostgreSQL database, in place of SQLite")
     args = parser.parse_args()
     print(f"synchronous={args.synchronous}, {args.events} event(s) an append")
     print(f"{'turns':>5} {'µs CPU/append':>13} {'appends/s':>11} {'per commit':>10} {'wait ms':>9} {'B/append':>9}")

@@ -1,6 +1,7 @@
 """Kill a server under load, again and again, and look for anything lost, doubled or left open.
 
     python -m bench.crash [--kills 200] [--seed N] [--sessions 6] [--seconds 1800] [--folder DIR]
+                          [--database URL]
 
 The same seed gives the same turns and the same plan of kills. Exit code 1 when anything was wrong.
 """
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench.crash.postgres import require_empty
 from bench.crash.run import Report, Run
 from bench.crash.takeup import measure
 
@@ -25,16 +27,28 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1800, help="no kill after so long")
     parser.add_argument("--take-up", type=int, default=100, metavar="TURNS", help="0: leave that measurement out")
     parser.add_argument("--folder", type=Path, help="keep the data there")
+    parser.add_argument(
+        "--database", metavar="URL", help="an empty PostgreSQL database, in place of the embedded store"
+    )
     args = parser.parse_args()
+    if args.database is not None:
+        asyncio.run(require_empty(args.database))
     print(f"seed {args.seed}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        run = Run(folder, seed=args.seed, kills=args.kills, sessions=args.sessions, seconds_max=args.seconds)
+        run = Run(
+            folder,
+            seed=args.seed,
+            kills=args.kills,
+            sessions=args.sessions,
+            seconds_max=args.seconds,
+            database=args.database,
+        )
         report = asyncio.run(run.run())
         print_report(report)
         if args.take_up:
-            print(asyncio.run(measure(folder / "take-up", args.take_up)))
+            print(asyncio.run(measure(folder / "take-up", args.take_up, args.database)))
     return 1 if report.faults or not report.kills else 0
 
 

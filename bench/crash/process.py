@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from bench.crash import postgres
 from turnwire.protocol.codec import decode_frames
 from turnwire.protocol.events import Event
 
@@ -20,7 +21,8 @@ START_TIMEOUT_S = 60.0
 class Server:
     """A server under `folder`, on a port that is chosen once."""
 
-    def __init__(self, folder: Path, provider_url: str, **settings: str) -> None:
+    def __init__(self, folder: Path, provider_url: str, *, database: str | None = None, **settings: str) -> None:
+        """`database`: the URL of a PostgreSQL; None: the embedded store."""
         self._port = _free_port()
         self.folder = folder
         self.marks = folder / "marks"
@@ -43,8 +45,10 @@ class Server:
             "OPENAI_BASE_URL": provider_url,
             "OPENAI_API_KEY": "none",
             "TURNWIRE_BENCH_MARKS": str(self.marks),
+            **({} if database is None else {"TURNWIRE_DATABASE_URL": database}),
             **settings,
         }
+        self._database = database
 
     async def start(self, kill_at: int = 0) -> None:
         """Start it, and return when it is ready, or dead by itself. `kill_at`: the commit behind which it is to die."""
@@ -105,8 +109,19 @@ class Server:
             raise RuntimeError(f"the server did not start; see {self.folder / 'server.log'}")
         return line.decode().strip()
 
-    def committed(self) -> dict[str, list[Event]]:
-        """What the log of a dead server holds of the turns that were running. Read from a copy: it stays as it is."""
+    async def committed(self) -> dict[str, list[Event]]:
+        """What the log of a dead server holds of the turns that were running."""
+        if self._database is not None:
+            self.last_committed, rows = await postgres.read(self._database)
+        else:
+            self.last_committed, rows = self._read_copy()
+        events: dict[str, list[Event]] = {}
+        for turn_id, frames in rows:
+            events.setdefault(turn_id, []).extend(decode_frames(frames))
+        return events
+
+    def _read_copy(self) -> tuple[dict[str, int], list[tuple[str, bytes]]]:
+        """Of a copy of the embedded store, which stays as it is."""
         copy = self.folder / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir()
@@ -115,15 +130,12 @@ class Server:
                 shutil.copy(file, copy / file.name)
         [path] = copy.glob("*.db")
         with sqlite3.connect(path) as db:
-            self.last_committed = dict(db.execute("SELECT id, last_seq FROM turns").fetchall())
+            last = dict(db.execute("SELECT id, last_seq FROM turns").fetchall())
             rows = db.execute(
                 "SELECT id, frames FROM turns JOIN segments ON turn = n WHERE ended_at IS NULL ORDER BY n, first_seq"
             ).fetchall()
         db.close()
-        events: dict[str, list[Event]] = {}
-        for turn_id, frames in rows:
-            events.setdefault(turn_id, []).extend(decode_frames(frames))
-        return events
+        return last, rows
 
 
 def _free_port() -> int:

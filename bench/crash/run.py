@@ -50,10 +50,20 @@ class Report:
 
 
 class Run:
-    def __init__(self, folder: Path, *, seed: int, kills: int, sessions: int, seconds_max: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        kills: int,
+        sessions: int,
+        seconds_max: float,
+        database: str | None = None,
+    ) -> None:
         self.report = Report(seed)
         self._folder = folder
         self._seed = seed
+        self._database = database
         self._kills = kills_of(seed, kills)
         self._sessions = sessions
         self._deadline = time.monotonic() + seconds_max
@@ -63,7 +73,7 @@ class Run:
     async def run(self) -> Report:
         begun = time.monotonic()
         await self._provider.start()
-        server = Server(self._folder, self._provider.base_url, TURNWIRE_RECOVERIES_MAX="1000")
+        server = Server(self._folder, self._provider.base_url, database=self._database, TURNWIRE_RECOVERIES_MAX="1000")
         stop = asyncio.Event()
         async with http_session() as http:
             self._clients = [Client(http, server.base_url, self._seed, n) for n in range(self._sessions)]
@@ -112,7 +122,7 @@ class Run:
         await _until(lambda: not any(seen.attached for seen in self._current()), AIM_TIMEOUT_S)
         self.report.kills += 1
         self.report.aims[kill.aim] += 1
-        self._classify(server)
+        await self._classify(server)
 
     async def _aim(self, kill: Kill) -> None:
         await _until(lambda: any(seen.open == kill.aim for seen in self._current()), AIM_TIMEOUT_S)
@@ -121,11 +131,11 @@ class Run:
     def _current(self) -> list[Seen]:
         return [client.turns[-1] for client in self._clients if client.turns]
 
-    def _classify(self, server: Server) -> None:
+    async def _classify(self, server: Server) -> None:
         torn = {seen.response_id: seen for seen in self._current() if seen.torn}
         in_flight = _in_flight(server.marks)
         states: set[str] = set()
-        for turn_id, events in server.committed().items():
+        for turn_id, events in (await server.committed()).items():
             state = _state_of(events, in_flight)
             seen = torn.get(turn_id)
             self.report.recovered[state] += 1

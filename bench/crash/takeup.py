@@ -39,12 +39,12 @@ class TakenUp(NamedTuple):
         )
 
 
-async def measure(folder: Path, turns: int) -> TakenUp:
+async def measure(folder: Path, turns: int, database: str | None = None) -> TakenUp:
     """Kill a server that runs so many turns, start it again, and look when they go on."""
     folder.mkdir(parents=True)  # noqa: ASYNC240
     provider = Provider()
     await provider.start()
-    server = Server(folder, provider.base_url)
+    server = Server(folder, provider.base_url, database=database)
     try:
         await server.start()
         await server.kill()

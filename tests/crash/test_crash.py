@@ -30,8 +30,11 @@ CONTENT = [
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-def test_fifteen_kills_lose_and_double_nothing() -> None:
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("postgres", marks=pytest.mark.tool("postgres"))])
+def test_fifteen_kills_lose_and_double_nothing(store: str, request: pytest.FixtureRequest) -> None:
     command = [sys.executable, "-m", "bench.crash", "--kills", "15", "--seed", "5", "--take-up", "0"]
+    if store == "postgres":
+        command += ["--database", request.getfixturevalue("database")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
