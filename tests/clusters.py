@@ -104,6 +104,12 @@ class Cluster:
                 with contextlib.suppress(subprocess.CalledProcessError):
                     self.sql(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def own(self, folder: Path) -> None:
+        """Make a folder that the database may write in."""
+        folder.mkdir()
+        if self._owner:
+            shutil.chown(folder, self._owner["user"], self._owner["group"])
+
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -17,7 +17,7 @@ import asyncpg
 
 from turnwire.seams.store import StoreDamaged, StoreUnavailable
 from turnwire.stores.common import RETRY_AFTER_S
-from turnwire.stores.postgres.connection import Connection, connect_options, is_damage, is_full, is_outage
+from turnwire.stores.postgres.connection import Connection, Transaction, connect_options, is_damage, is_full, is_outage
 from turnwire.stores.postgres.hold import Hold
 
 T = TypeVar("T")
@@ -89,10 +89,13 @@ class Database:
     def hurry(self) -> None:
         """From now on, wait for a database that is away no longer."""
         self._hurried = True
+        if self._hold is not None:
+            self._hold.hurry()
 
     async def close(self) -> None:
         """Finish what is under way, then let go of the database."""
-        self._closing = self._hurried = True
+        self._closing = True
+        self.hurry()
         while self._tasks:
             await asyncio.wait(self._tasks)
         for pool in (self._pool, self._line):
@@ -133,7 +136,12 @@ class Database:
 
     async def _query(self, query: Operation[T]) -> T:
         async with self._pool.acquire(timeout=PATIENCE_S) as connection:
-            return await query(cast(Connection, connection))
+            try:
+                return await query(cast(Connection, connection))
+            except Exception as exc:
+                if is_outage(exc):
+                    _drop(cast(Connection, connection))
+                raise
 
     async def _transact(self, operation: Operation[T], line: bool) -> T:
         if self._hold is not None:
@@ -145,13 +153,13 @@ class Database:
             await transaction.start()
             try:
                 result = await operation(db)
-            except BaseException:
-                await _roll_back(db, transaction)
+            except BaseException as exc:
+                await _roll_back(db, transaction, lost=is_outage(exc))
                 raise
             try:
                 await transaction.commit()
             except Exception as exc:
-                db.terminate()
+                _drop(db)
                 if is_outage(exc):
                     raise _Unacknowledged from exc
                 raise
@@ -185,11 +193,21 @@ async def _as_it_is(_: Any) -> None:
     """A connection that goes back holds nothing that would have to be reset."""
 
 
-async def _roll_back(db: Connection, transaction: Any) -> None:
-    with suppress(Exception):
-        await transaction.rollback()
-        return
-    db.terminate()
+async def _roll_back(db: Connection, transaction: Transaction, *, lost: bool) -> None:
+    """Where the connection is lost, the database does it."""
+    try:
+        if not lost:
+            await transaction.rollback()
+            return
+    except Exception:
+        logger.debug("A transaction could not be rolled back.", exc_info=True)
+    _drop(db)
+
+
+def _drop(db: Connection) -> None:
+    """Never use a connection again, whatever state it is in."""
+    with suppress(asyncpg.InterfaceError):  # the pool may have taken it back by itself
+        db.terminate()
 
 
 def _unavailable(error: BaseException) -> StoreUnavailable:

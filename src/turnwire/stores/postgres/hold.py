@@ -55,7 +55,10 @@ class Hold:
         self._name = name
         self._where = where
         self._on_fatal = on_fatal
-        self._taken = asyncio.Event()
+        self._held = False
+        self._hurried = False
+        self._news = asyncio.Event()
+        """Whoever waits need not wait any longer."""
         self._lost = asyncio.Event()
         self._failed: StoreFailed | None = None
         self._db: Connection | None = None
@@ -78,18 +81,21 @@ class Hold:
     async def wait(self, timeout_s: float) -> None:
         """Return when the lock is ours. `StoreUnavailable` when it is not within a time, StoreFailed when it never
         will be."""
+        if not self._held:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._news.wait()
         if self._failed is not None:
             raise self._failed
-        if not self._taken.is_set():
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._taken.wait()
-            except TimeoutError as exc:
-                raise StoreUnavailable(
-                    "The server has lost its database, and waits for it: try again later.", retry_after_s=RETRY_AFTER_S
-                ) from exc
-            if self._failed is not None:
-                raise self._failed
+        if not self._held:
+            raise StoreUnavailable(
+                "The server has lost its database, and waits for it: try again later.", retry_after_s=RETRY_AFTER_S
+            )
+
+    def hurry(self) -> None:
+        """From now on, nobody waits."""
+        self._hurried = True
+        self._news.set()
 
     async def close(self) -> None:
         """Let go."""
@@ -103,21 +109,24 @@ class Hold:
         self._db = db
         self._lost.clear()
         db.add_termination_listener(self._on_lost)
+        self._held = True
+        self._news.set()
         if db.is_closed():
-            self._lost.set()
-        self._taken.set()
+            self._on_lost(db)
 
     def _on_lost(self, _: Connection) -> None:
+        self._held = False
+        if not self._hurried:
+            self._news.clear()
         self._lost.set()
 
     async def _keep(self) -> None:
         while self._failed is None:
             await self._until_lost()
-            self._taken.clear()
             logger.warning(
                 "The hold on the database %s is lost: nothing is written until it is taken again.", self._where
             )
-            while not self._taken.is_set():
+            while not self._held and self._failed is None:
                 try:
                     await self._take_again()
                 except Exception as exc:
@@ -136,7 +145,7 @@ class Hold:
                 await self._db.fetchval("SELECT 1")
             except Exception:
                 self._db.terminate()
-                return
+                self._on_lost(self._db)
 
     async def _take_again(self) -> None:
         db = await self._connect()
@@ -155,14 +164,14 @@ class Hold:
         if other is None or other == self._name:
             await asyncio.sleep(TAKE_AGAIN_EVERY_S)
         else:
-            self._fail(other)
+            self._fail(other or "unknown")
 
     def _fail(self, other: str) -> None:
         self._failed = StoreFailed(
             f"Another server ({other}) took the database {self._where} while this one had lost it: run one server on "
             "it."
         )
-        self._taken.set()
+        self._news.set()
         logger.critical("%s", self._failed)
         if self._on_fatal is not None:
             self._on_fatal(self._failed)
