@@ -536,6 +536,7 @@ async def test_a_hold_that_is_lost_is_taken_again_before_anything_is_written(
         turn = await begin_anew(store, clock)
         before = cluster.sql(HOLDS)
         cluster.sql(f"SELECT pg_terminate_backend({before})")
+        await asyncio.sleep(0.05)  # until the loop has heard of it
 
         await write(store, turn, 1)
 

@@ -238,7 +238,10 @@ def _sentence(exc: Exception, timed_out: bool, turn_id: str, limit_s: float) -> 
         case TimeoutError() if timed_out:
             sentence = f"The turn took longer than its limit of {limit_s:g} seconds: send another message to go on."
         case StoreUnavailable():
-            sentence = "The server could not store the answer (is its disk full?): try again when there is room."
+            sentence = (
+                "The server could not store the answer (is its disk full, or its database away?): try again when that "
+                "is mended."
+            )
         case _:
             log.error("turn_failed", response_id=turn_id, exc_info=exc)
             sentence = f"The turn failed inside the server; its log has the details under {turn_id}. Try again."

@@ -7,7 +7,8 @@ import msgspec
 
 from turnwire.protocol.codec import decode_json, encode_json
 from turnwire.protocol.events import Usage
-from turnwire.seams.store import Key, Session, Turn
+from turnwire.seams.store import Key, Session, SessionChanges, Turn
+from turnwire.stores.common import merge_metadata
 
 
 class Escape(NamedTuple):
@@ -84,6 +85,20 @@ def decode_session_data(data: bytes) -> SessionData:
     except (msgspec.DecodeError, UnicodeDecodeError):
         # Lone surrogates, which msgspec refuses and decode_json keeps.
         return msgspec.convert(decode_json(data), SessionData)
+
+
+def changed_session(ttl: int, data: bytes, changes: SessionChanges) -> tuple[int, bytes]:
+    """The columns `ttl` and `data` of a session, with changes laid over them."""
+    before = decode_session_data(data)
+    fields: dict[str, Any] = {}
+    if changes.metadata is not msgspec.UNSET:
+        fields["metadata"] = merge_metadata(before.metadata, changes.metadata)
+    if changes.model is not msgspec.UNSET:
+        fields["model"] = changes.model
+    if changes.instructions is not msgspec.UNSET:
+        fields["instructions"] = changes.instructions
+    changed_ttl = ttl if changes.ttl is msgspec.UNSET else changes.ttl
+    return changed_ttl, encode_json(msgspec.structs.replace(before, **fields))
 
 
 SESSION_COLUMNS = """

@@ -114,7 +114,9 @@ class Hold:
         if db.is_closed():
             self._on_lost(db)
 
-    def _on_lost(self, _: Connection) -> None:
+    def _on_lost(self, db: Connection) -> None:
+        if db is not self._db:
+            return  # one of before
         self._held = False
         if not self._hurried:
             self._news.clear()
@@ -142,7 +144,8 @@ class Hold:
                     await self._lost.wait()
                     return
             try:
-                await self._db.fetchval("SELECT 1")
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._db.fetchval("SELECT 1")
             except Exception:
                 self._db.terminate()
                 self._on_lost(self._db)

@@ -4,15 +4,12 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
-from turnwire.protocol.codec import encode_json
 from turnwire.protocol.errors import Conflict, InvalidRequest, NotFound
 from turnwire.seams.store import SECRET_BYTES, Key, Session, SessionChanges
-from turnwire.stores.common import UNKNOWN_CURSOR, merge_metadata
+from turnwire.stores.common import UNKNOWN_CURSOR
 from turnwire.stores.postgres.connection import Connection, changed
 from turnwire.stores.postgres.rows import SESSION, Row, key_of, session_of, to_text
-from turnwire.stores.rows import decode_session_data, encode_session_data
+from turnwire.stores.rows import changed_session, encode_session_data
 
 _ONE = f"{SESSION} WHERE s.id = $1 AND s.tenant = $2 AND s.deleted_at IS NULL"
 _ONE_LOCKED = f"{_ONE} FOR NO KEY UPDATE OF s"
@@ -73,17 +70,8 @@ async def list_(db: Connection, tenant: str, busy: bool | None, after: str | Non
 
 async def update(db: Connection, tenant: str, session_id: str, changes: SessionChanges) -> Session:
     row = await get_row(db, tenant, session_id, lock=True)
-    n, data = row[0], decode_session_data(row[6])
-    fields: dict[str, Any] = {}
-    if changes.metadata is not msgspec.UNSET:
-        fields["metadata"] = merge_metadata(data.metadata, changes.metadata)
-    if changes.model is not msgspec.UNSET:
-        fields["model"] = changes.model
-    if changes.instructions is not msgspec.UNSET:
-        fields["instructions"] = changes.instructions
-    ttl = row[5] if changes.ttl is msgspec.UNSET else changes.ttl
-    changed_data = encode_json(msgspec.structs.replace(data, **fields))
-    await db.execute("UPDATE sessions SET ttl = $1, data = $2 WHERE n = $3", ttl, changed_data, n)
+    ttl, data = changed_session(row[5], row[6], changes)
+    await db.execute("UPDATE sessions SET ttl = $1, data = $2 WHERE n = $3", ttl, data, row[0])
     return await get(db, tenant, session_id)
 
 

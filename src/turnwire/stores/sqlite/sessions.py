@@ -5,13 +5,10 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
-from turnwire.protocol.codec import encode_json
 from turnwire.protocol.errors import Conflict, InvalidRequest, NotFound
 from turnwire.seams.store import SECRET_BYTES, Key, Session, SessionChanges
-from turnwire.stores.common import UNKNOWN_CURSOR, merge_metadata
-from turnwire.stores.rows import decode_session_data, encode_session_data
+from turnwire.stores.common import UNKNOWN_CURSOR
+from turnwire.stores.rows import changed_session, encode_session_data
 from turnwire.stores.sqlite.rows import SESSION, key_of, session_of, to_text
 
 _ONE = f"{SESSION} WHERE s.id = ? AND s.tenant = ? AND s.deleted_at IS NULL"
@@ -70,17 +67,8 @@ def list_(db: sqlite3.Connection, tenant: str, busy: bool | None, after: str | N
 
 def update(db: sqlite3.Connection, _: float, tenant: str, session_id: str, changes: SessionChanges) -> Session:
     row = get_row(db, tenant, session_id)
-    n, data = row[0], decode_session_data(row[6])
-    fields: dict[str, Any] = {}
-    if changes.metadata is not msgspec.UNSET:
-        fields["metadata"] = merge_metadata(data.metadata, changes.metadata)
-    if changes.model is not msgspec.UNSET:
-        fields["model"] = changes.model
-    if changes.instructions is not msgspec.UNSET:
-        fields["instructions"] = changes.instructions
-    ttl = row[5] if changes.ttl is msgspec.UNSET else changes.ttl
-    changed = encode_json(msgspec.structs.replace(data, **fields))
-    db.execute("UPDATE sessions SET ttl = ?, data = ? WHERE n = ?", (ttl, changed, n))
+    ttl, data = changed_session(row[5], row[6], changes)
+    db.execute("UPDATE sessions SET ttl = ?, data = ? WHERE n = ?", (ttl, data, row[0]))
     return get(db, tenant, session_id)
 
 

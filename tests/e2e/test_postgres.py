@@ -1,0 +1,108 @@
+"""A server on PostgreSQL whose database goes away, and comes back."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from clusters import Cluster, running
+from e2e.harness import KEY, Api, Server, eventually
+
+pytestmark = [pytest.mark.slow, pytest.mark.tool("postgres")]
+
+AUTH = {"Authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Of the test's own: it is stopped, and syncs what it writes."""
+    with running() as cluster:
+        cluster.sql("CREATE DATABASE own")
+        yield cluster
+
+
+@pytest.fixture
+def server(cluster: Cluster, tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path, DATABASE_URL=cluster.url("own")) as server:
+        yield server
+
+
+class _Sent:
+    """A message whose answer is read in a thread."""
+
+    def __init__(self, api: Api, session: str, message: str) -> None:
+        self.turn: Any = None
+        self._thread = threading.Thread(target=self._send, args=(api, session, message), daemon=True)
+        self._thread.start()
+
+    def _send(self, api: Api, session: str, message: str) -> None:
+        self.turn = api.send(session, message)
+
+    def ended(self) -> Any:
+        self._thread.join(60)
+        assert self.turn is not None
+        return self.turn
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
+def test_a_restart_of_the_database_is_not_noticed_by_who_reads_a_turn(
+    server: Server, cluster: Cluster, how: signal.Signals
+) -> None:
+    api = server.api()
+    session = api.create()["id"]
+    sent = [_Sent(api, session_, "/stream 300 60") for session_ in (session, *(api.create()["id"] for _ in range(5)))]
+    time.sleep(1.5)
+
+    cluster.stop(how)
+    time.sleep(1)
+    cluster.start()
+
+    for one in sent:
+        turn = one.ended()
+        assert turn.ending == "message.completed"
+        assert turn.text.split() == [str(n) for n in range(1, 301)]
+    assert not api.session(session)["busy"]
+
+
+def test_a_database_that_stays_away_ends_turns_in_an_error_and_the_server_goes_on_when_it_is_back(
+    server: Server, cluster: Cluster
+) -> None:
+    api = server.api()
+    session = api.create()["id"]
+    sent = _Sent(api, session, "/stream 3000 100")
+    time.sleep(1.5)
+
+    cluster.stop()
+    answer = httpx.post(f"{server.url}/v1/sessions/{session}/messages", headers=AUTH, json={"message": "x"}, timeout=60)
+    assert answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0, answer.text
+    assert "database" in answer.text
+    time.sleep(6)  # as long as a turn waits for its commit
+    cluster.start()
+
+    turn = sent.ended()
+    assert "or its database away?" in turn.error
+    assert eventually(lambda: not api.session(session)["busy"])
+    assert api.send(session, "/stream 3").ending == "message.completed"
+    assert server.process.poll() is None
+
+
+def test_a_server_that_is_killed_goes_on_with_its_turns(server: Server) -> None:
+    api = server.api()
+    session = api.create()["id"]
+    connection = httpx.stream(
+        "POST", f"{server.url}/v1/sessions/{session}/messages", headers=AUTH, json={"message": "/stream 200 60"}
+    )
+    with connection as answer:
+        response_id = answer.headers["X-Response-Id"]
+        time.sleep(1)
+        server.kill()
+
+    server.restart()
+
+    turn = server.api().follow(session, response_id)
+    assert turn.ending == "message.completed"
