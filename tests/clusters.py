@@ -92,6 +92,10 @@ class Cluster:
         """What psql prints for some SQL."""
         return subprocess.run(self._psql(database, text), capture_output=True, text=True, check=True).stdout.strip()
 
+    def psql(self, text: str, database: str = "postgres") -> "subprocess.Popen[bytes]":
+        """psql while it runs some SQL."""
+        return subprocess.Popen(self._psql(database, text), stdout=subprocess.DEVNULL)
+
     @contextmanager
     def database(self) -> Iterator[str]:
         """The URL of a new database, which is gone behind the block."""

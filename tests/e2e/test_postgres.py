@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,15 @@ def test_a_database_that_stays_away_ends_turns_in_an_error_and_the_server_goes_o
     assert server.process.poll() is None
 
 
+def streaming(server: Server, session: str, message: str) -> AbstractContextManager[httpx.Response]:
+    """The answer to a message, which nobody reads."""
+    url = f"{server.url}/v1/sessions/{session}/messages"
+    return httpx.stream("POST", url, headers=AUTH, json={"message": message})
+
+
 def test_a_server_that_is_killed_goes_on_with_its_turns(server: Server) -> None:
-    api = server.api()
-    session = api.create()["id"]
-    connection = httpx.stream(
-        "POST", f"{server.url}/v1/sessions/{session}/messages", headers=AUTH, json={"message": "/stream 200 60"}
-    )
-    with connection as answer:
+    session = server.api().create()["id"]
+    with streaming(server, session, "/stream 200 60") as answer:
         response_id = answer.headers["X-Response-Id"]
         time.sleep(1)
         server.kill()
@@ -106,3 +109,24 @@ def test_a_server_that_is_killed_goes_on_with_its_turns(server: Server) -> None:
 
     turn = server.api().follow(session, response_id)
     assert turn.ending == "message.completed"
+
+
+def test_a_server_whose_database_another_one_has_taken_stops_with_a_sentence(cluster: Cluster, tmp_path: Path) -> None:
+    server = Server(tmp_path, DATABASE_URL=cluster.url("own")).start()
+    session = httpx.post(f"{server.url}/v1/sessions", headers=AUTH, json={}).json()["id"]
+    held = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND granted"
+    rival = cluster.psql("SELECT pg_advisory_lock(1953982834, 1), pg_sleep(60)", "own")
+    try:
+        with streaming(server, session, "/stream 3000 100"):
+            eventually(lambda: cluster.sql(held.replace("granted", "NOT granted")))
+            cluster.sql(f"SELECT pg_terminate_backend({cluster.sql(held)})")
+            assert server.wait() == 1
+    finally:
+        server.kill()
+        rival.kill()
+        rival.wait()
+        server.process.communicate()
+
+    last = server.log.strip().splitlines()[-1]
+    assert last.startswith("turnwire: The database failed, so the server stopped: Another server (")
+    assert "run one server on it" in last
