@@ -76,7 +76,9 @@ def test_a_server_that_runs_is_no_problem(turnwire: "Program", start: "Callable[
     found = findings(out)
     assert found["data folder"][0] == "note" and f"pid {server.process.pid}" in found["data folder"][1]
     assert found["port"][0] == "note" and "a turnwire" in found["port"][1]
-    assert out.endswith("A server runs here already; another one needs a data folder and a port of its own.\n")
+    assert out.endswith(
+        "A server runs here already; another one needs a data folder, a port and a database of its own.\n"
+    )
 
 
 def test_an_address_of_another_machine_is_a_problem_of_the_host(turnwire: "Program") -> None:

@@ -213,6 +213,21 @@ async def test_all_that_is_ours_is_in_a_schema_of_its_own(database: str, cluster
     assert where == "turnwire"
 
 
+async def test_a_socket_of_the_machine_will_do(database: str, cluster: Cluster) -> None:
+    async with opened(f"postgresql:///tests?host={cluster.folder}&port={cluster.port}&user=turnwire") as store:
+        assert await store.list_keys() == []
+
+
+async def test_a_standby_is_refused() -> None:
+    with running() as cluster, cluster.database() as url:
+        cluster.stop()
+        (cluster.data / "standby.signal").touch()
+        cluster.start()
+
+        with pytest.raises(StoreRefused, match="is a standby, which takes no writes: name the primary"):
+            await PostgresStore.open(url)
+
+
 async def test_times_are_the_database_s(database: str, clock: TurnableClock) -> None:
     async with opened(database) as store:
         session = await make_session(store, clock)

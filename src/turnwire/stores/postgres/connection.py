@@ -73,6 +73,8 @@ def connect_options(url: str, name: str) -> dict[str, Any]:
         "timeout": _CONNECT_TIMEOUT_S,
         "command_timeout": _COMMAND_TIMEOUT_S,
         "max_cached_statement_lifetime": 0,
+        # Of several hosts the one that takes writes, also after a fail-over.
+        "target_session_attrs": None if "target_session_attrs=" in url else "read-write",
         "server_settings": {**_SETTINGS, "application_name": name, "synchronous_commit": synchronous_commit(url)},
     }
 

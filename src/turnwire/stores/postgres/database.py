@@ -121,7 +121,7 @@ class Database:
             except Exception as exc:
                 if is_damage(exc):
                     raise StoreDamaged(f"the database {self._where} is damaged: {exc}") from exc
-                if not is_outage(exc):
+                if not is_outage(exc) and not isinstance(exc, StoreUnavailable):
                     raise
                 error = exc
             else:
@@ -130,7 +130,7 @@ class Database:
             assert error is not None
             self._note_outage(error)
             if self._hurried or is_full(error) or loop.time() - began + delay_s > patience_s:
-                raise _unavailable(error) from error
+                raise _unavailable(error) from error.__cause__ if isinstance(error, StoreUnavailable) else error
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_DELAY_MAX_S)
 
@@ -211,6 +211,8 @@ def _drop(db: Connection) -> None:
 
 
 def _unavailable(error: BaseException) -> StoreUnavailable:
+    if isinstance(error, StoreUnavailable):  # the hold's
+        return error
     if is_full(error):
         return StoreUnavailable(retry_after_s=RETRY_AFTER_S)
     return StoreUnavailable("The server's database is away: try again later.", retry_after_s=RETRY_AFTER_S)

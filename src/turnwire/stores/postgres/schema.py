@@ -34,10 +34,11 @@ async def connect_or_refuse(url: str, name: str) -> Connection:
     try:
         return await connect(url, name)
     except Exception as exc:
-        raise _refusal(shown(url), exc) from exc
+        raise refusal(shown(url), exc) from exc
 
 
-def _refusal(where: str, exc: Exception) -> StoreRefused:
+def refusal(where: str, exc: BaseException) -> StoreRefused:
+    """The sentence for a database that can't be connected to, or was lost again at once."""
     match exc:
         case asyncpg.InvalidAuthorizationSpecificationError():
             return StoreRefused(
@@ -50,6 +51,8 @@ def _refusal(where: str, exc: Exception) -> StoreRefused:
             return StoreRefused(f"The database {where} takes no more connections: see to max_connections.")
         case asyncpg.CannotConnectNowError():
             return StoreRefused(f"The database {where} is starting up or shutting down: try again in a moment.")
+        case asyncpg.exceptions.TargetServerAttributeNotMatched():
+            return StoreRefused(f"The database {where} is a standby, which takes no writes: name the primary.")
         case TimeoutError():
             reason = "it does not answer"
         case OSError():
@@ -62,7 +65,7 @@ def _refusal(where: str, exc: Exception) -> StoreRefused:
     )
 
 
-def _in_words(exc: Exception) -> str:
+def _in_words(exc: BaseException) -> str:
     return " ".join(str(exc).split()).rstrip(".") or type(exc).__name__
 
 
@@ -109,7 +112,7 @@ async def migrate(db: Connection, where: str, migrations: Sequence[Migration], *
         ) from exc
     except asyncpg.PostgresError as exc:
         if is_outage(exc):
-            raise _refusal(where, exc) from exc
+            raise
         raise StoreRefused(f"The database {where} can't be brought to this version ({_in_words(exc)}).") from exc
 
 

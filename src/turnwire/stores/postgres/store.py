@@ -29,10 +29,10 @@ from turnwire.seams.store import (
 from turnwire.stores.common import require_condition
 from turnwire.stores.migrations import load_migrations
 from turnwire.stores.postgres import calls, log, sessions, sweep, turns
-from turnwire.stores.postgres.connection import connect
+from turnwire.stores.postgres.connection import connect, is_outage
 from turnwire.stores.postgres.database import Database, Operation
 from turnwire.stores.postgres.hold import Hold, close_quietly
-from turnwire.stores.postgres.schema import check_database, connect_or_refuse, migrate
+from turnwire.stores.postgres.schema import check_database, connect_or_refuse, migrate, refusal
 from turnwire.stores.postgres.writer import Writer
 
 DELETED_AT_ONCE = 500
@@ -78,10 +78,12 @@ class PostgresStore:
             if held is not None:
                 await held.take(first)
             await migrate(first, where, load_migrations("turnwire.stores.postgres"), held=hold)
-        except BaseException:
+        except BaseException as exc:
             if held is not None:
                 await held.close()
             await close_quietly(first)
+            if is_outage(exc):
+                raise refusal(where, exc) from exc
             raise
         if held is None:
             await close_quietly(first)
