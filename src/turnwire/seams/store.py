@@ -9,7 +9,8 @@ and nothing is shown that it has not acknowledged. Three promises live here and 
 
 Every adapter passes `turnwire.testing.store_cases`. Verbs raise `turnwire.protocol.errors.NotFound` for what is not
 there or belongs to another tenant, and `StoreUnavailable` when the database can't take a write now (a full disk):
-then nothing of it has happened. Times are epoch seconds by the store's own clock.
+then nothing of it has happened, or, where the database is elsewhere and its answer was lost, the same call again finds
+what has (`begin_turn` and `append` by what they wrote). Times are epoch seconds by the store's own clock.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
