@@ -23,6 +23,7 @@ from turnwire.stores.common import StoreFailed, StoreRefused
 from turnwire.stores.migrations import Migration, load_migrations
 from turnwire.stores.postgres import PostgresStore, log, schema, sweep, writer
 from turnwire.stores.postgres import database as database_module
+from turnwire.stores.postgres import store as store_module
 from turnwire.stores.postgres.appends import FENCE, write_appends
 from turnwire.stores.postgres.check import check_all
 from turnwire.testing.clock import TurnableClock
@@ -630,6 +631,29 @@ async def test_programs_that_open_an_empty_database_at_once_make_its_tables_once
     for store in stores:
         assert await store.list_keys() == []
         await store.close()
+
+
+@pytest.mark.parametrize("losses", [1, 2, 3])
+async def test_a_connection_that_is_lost_while_the_store_is_opened_is_made_again(
+    database: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, losses: int
+) -> None:
+    left = losses
+    migrate = store_module.migrate
+
+    async def cut_off(db: Any, *args: Any, **options: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            cluster.sql(END_CONNECTIONS)
+        await migrate(db, *args, **options)
+
+    monkeypatch.setattr(store_module, "migrate", cut_off)
+    if losses == 3:
+        with pytest.raises(StoreRefused, match="can't be reached"):
+            await PostgresStore.open(database)
+    else:
+        async with opened(database) as store:
+            assert await store.list_keys() == []
 
 
 async def test_a_schema_of_another_program_is_refused(database: str, cluster: Cluster) -> None:

@@ -105,6 +105,13 @@ def is_outage(exc: BaseException) -> bool:
     return isinstance(exc, _OUTAGES) and not isinstance(exc, ValueError)
 
 
+def in_words(exc: BaseException) -> str:
+    """What went wrong, on one line, without a full stop."""
+    if isinstance(exc, asyncpg.InternalClientError):
+        return "the connection was lost"
+    return " ".join(str(exc).split()).rstrip(".") or type(exc).__name__
+
+
 def is_full(exc: BaseException) -> bool:
     """Whether the database's disk has no room."""
     return isinstance(exc, asyncpg.DiskFullError)

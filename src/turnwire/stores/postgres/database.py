@@ -17,7 +17,15 @@ import asyncpg
 
 from turnwire.seams.store import StoreDamaged, StoreUnavailable
 from turnwire.stores.common import RETRY_AFTER_S
-from turnwire.stores.postgres.connection import Connection, Transaction, connect_options, is_damage, is_full, is_outage
+from turnwire.stores.postgres.connection import (
+    Connection,
+    Transaction,
+    connect_options,
+    in_words,
+    is_damage,
+    is_full,
+    is_outage,
+)
 from turnwire.stores.postgres.hold import Hold
 
 T = TypeVar("T")
@@ -174,7 +182,7 @@ class Database:
     def _note_outage(self, error: BaseException) -> None:
         if not self._away:
             self._away = True
-            logger.warning("The database %s failed, and is tried again: %s", self._where, _in_words(error))
+            logger.warning("The database %s failed, and is tried again: %s", self._where, in_words(error))
 
     def _note_return(self) -> None:
         if self._away:
@@ -216,7 +224,3 @@ def _unavailable(error: BaseException) -> StoreUnavailable:
     if is_full(error):
         return StoreUnavailable(retry_after_s=RETRY_AFTER_S)
     return StoreUnavailable("The server's database is away: try again later.", retry_after_s=RETRY_AFTER_S)
-
-
-def _in_words(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -11,7 +11,7 @@ import asyncpg
 from turnwire.database_url import shown
 from turnwire.stores.common import StoreRefused
 from turnwire.stores.migrations import Migration
-from turnwire.stores.postgres.connection import Connection, connect, is_outage
+from turnwire.stores.postgres.connection import Connection, connect, in_words, is_outage
 from turnwire.stores.postgres.hold import LOCK_CLASS, LOCK_OF_MIGRATIONS, LOCK_OF_THE_SERVER, TRY, holder
 
 VERSION_MIN = 14
@@ -56,17 +56,13 @@ def refusal(where: str, exc: BaseException) -> StoreRefused:
         case TimeoutError():
             reason = "it does not answer"
         case OSError():
-            reason = exc.strerror or _in_words(exc)
+            reason = exc.strerror or in_words(exc)
         case _:
-            reason = _in_words(exc)
+            reason = in_words(exc)
     return StoreRefused(
         f"The database {where} can't be reached ({reason}): see whether it runs, and to its address in "
         "TURNWIRE_DATABASE_URL."
     )
-
-
-def _in_words(exc: BaseException) -> str:
-    return " ".join(str(exc).split()).rstrip(".") or type(exc).__name__
 
 
 async def check_database(db: Connection, where: str) -> list[str]:
@@ -107,13 +103,13 @@ async def migrate(db: Connection, where: str, migrations: Sequence[Migration], *
                 await db.execute("SELECT pg_advisory_unlock($1, $2)", LOCK_CLASS, LOCK_OF_MIGRATIONS)
     except asyncpg.InsufficientPrivilegeError as exc:
         raise StoreRefused(
-            f"The user of the database {where} may not make the tables ({_in_words(exc)}): let it own the database, or "
+            f"The user of the database {where} may not make the tables ({in_words(exc)}): let it own the database, or "
             f"run CREATE SCHEMA {SCHEMA} AUTHORIZATION for it."
         ) from exc
     except asyncpg.PostgresError as exc:
         if is_outage(exc):
             raise
-        raise StoreRefused(f"The database {where} can't be brought to this version ({_in_words(exc)}).") from exc
+        raise StoreRefused(f"The database {where} can't be brought to this version ({in_words(exc)}).") from exc
 
 
 async def _require_no_server(db: Connection, where: str) -> None:

@@ -38,6 +38,9 @@ from turnwire.stores.postgres.writer import Writer
 DELETED_AT_ONCE = 500
 """Sessions that one transaction of a bulk delete marks."""
 
+OPEN_TRIES = 3
+"""A connection that is lost while the store is opened is made again: the database may just be starting, too."""
+
 NAME_BYTES_MAX = 63
 """Of the name of a connection, in PostgreSQL."""
 
@@ -71,25 +74,20 @@ class PostgresStore:
             on_fatal: called on the event loop when another server has taken the database: this one must stop.
         """
         where, name = shown(url), _name()
-        first = await connect_or_refuse(url, name)
-        held = Hold(partial(connect, url, name), name=name, where=where, on_fatal=on_fatal) if hold else None
-        try:
-            notes = await check_database(first, where)
-            if held is not None:
-                await held.take(first)
-            await migrate(first, where, load_migrations("turnwire.stores.postgres"), held=hold)
-        except BaseException as exc:
-            if held is not None:
-                await held.close()
-            await close_quietly(first)
-            if is_outage(exc):
-                raise refusal(where, exc) from exc
-            raise
-        if held is None:
-            await close_quietly(first)
-        database = Database(url, name=name, where=where, hold=held)
-        await database.open()
-        return cls(database, clock, notes)
+        for left in reversed(range(OPEN_TRIES)):
+            held = Hold(partial(connect, url, name), name=name, where=where, on_fatal=on_fatal) if hold else None
+            try:
+                notes = await _prepare(url, name, held)
+            except Exception as exc:
+                if not is_outage(exc):
+                    raise
+                if not left:
+                    raise refusal(where, exc) from exc
+            else:
+                database = Database(url, name=name, where=where, hold=held)
+                await database.open()
+                return cls(database, clock, notes)
+        raise AssertionError("the last try raises")
 
     @property
     def commits(self) -> int:
@@ -269,6 +267,25 @@ class PostgresStore:
 
     async def secret(self, name: str) -> bytes:
         return await self._database.write(partial(sessions.secret, name=name))
+
+
+async def _prepare(url: str, name: str, held: Hold | None) -> list[str]:
+    """Check the database, take it, and bring its tables to our version; what the operator should know of it."""
+    where = shown(url)
+    first = await connect_or_refuse(url, name)
+    try:
+        notes = await check_database(first, where)
+        if held is not None:
+            await held.take(first)
+        await migrate(first, where, load_migrations("turnwire.stores.postgres"), held=held is not None)
+    except BaseException:
+        if held is not None:
+            await held.close()
+        await close_quietly(first)
+        raise
+    if held is None:
+        await close_quietly(first)
+    return notes
 
 
 def _name() -> str:
