@@ -1,5 +1,6 @@
 """A server on PostgreSQL whose database goes away, and comes back."""
 
+import asyncio
 import signal
 import threading
 import time
@@ -13,6 +14,9 @@ import pytest
 
 from clusters import Cluster, running
 from e2e.harness import KEY, Api, Server, eventually
+from turnwire.engine.context import prompt_entry
+from turnwire.stores.postgres import PostgresStore
+from turnwire.testing.store_cases import a_turn
 
 pytestmark = [pytest.mark.slow, pytest.mark.tool("postgres")]
 
@@ -109,6 +113,26 @@ def test_a_server_that_is_killed_goes_on_with_its_turns(server: Server) -> None:
 
     turn = server.api().follow(session, response_id)
     assert turn.ending == "message.completed"
+
+
+def test_a_turn_whose_begin_nobody_was_told_of_is_taken_up_when_its_lease_has_run_out(
+    server: Server, cluster: Cluster
+) -> None:
+    api = server.api()
+    session_id = api.create()["id"]
+
+    async def begin() -> str:
+        store = await PostgresStore.open(cluster.url("own"), hold=False)
+        session = await store.get_session("default", session_id)
+        begun = await store.begin_turn(a_turn(session, history=prompt_entry("/stream 3"), lease_s=0.1))
+        await store.close()
+        return begun.turn.id
+
+    response_id = asyncio.run(begin())
+
+    assert eventually(lambda: not api.session(session_id)["busy"])
+    turn = api.follow(session_id, response_id)
+    assert (turn.ending, turn.text) == ("message.completed", "1 2 3 ")
 
 
 def test_a_server_whose_database_another_one_has_taken_stops_with_a_sentence(cluster: Cluster, tmp_path: Path) -> None:
