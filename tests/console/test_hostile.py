@@ -99,6 +99,59 @@ def test_names_of_files_and_tools_are_text(visit: Visit, server: Server) -> None
     assert page.evaluate("window.pwned") is None
 
 
+def test_no_path_leads_out_of_the_workspace(visit: Visit, server: Server) -> None:
+    """Else a picture in an answer would show the key to whatever else lies at this host, and a file's "Delete" would
+    delete a session."""
+    asked: list[str] = []
+    tool = {"type": "function", "name": "x", "description": "", "parameters": {"type": "object"}}
+    api = server.api()
+    page = opened(visit, api, asked, tools=[tool])
+    session = page.url.partition("?s=")[2]
+    text = (
+        "![a](../../../../else/a.png) ![b](/workspace/../../../../../else/b.png) ![c](x/..%2f..%2f..%2f..%2f..%2f"
+        f"else/c.png) [report](../../{session}) [dot](./.) [up](..)"
+    )
+    path = {"path": f"../../{session}"}
+    say(page, f"/text {json.dumps(text)}\n/call x {json.dumps(path)}")
+    page.get_by_role("button", name="Open file").click()
+
+    expect(page.locator(".answered .markdown")).to_have_text("a b c report dot up")
+    assert page.locator(".answered .markdown").locator("[data-path], img").count() == 0
+    delete = page.get_by_label("Delete this file")
+    delete.click()
+    delete.click()
+    expect(page.locator(".preview .error")).to_contain_text("no path of a file in the workspace")
+    allowed = (f"{server.url}/v1/sessions/{session}", f"{server.url}/?s=", f"{server.url}/languages/")
+    strange = [url for url in asked if "else" in url or (session in url and not url.startswith(allowed))]
+    assert strange == []
+    assert api.http.get(f"/v1/sessions/{session}").status_code == 200
+
+
+@pytest.mark.parametrize("text", [">" * 5000 + " x", "- " * 3000 + "x", "*" * 4000 + "a" + "*" * 4000])
+def test_a_text_that_is_nested_too_deep_is_shown_as_it_was_written(visit: Visit, server: Server, text: str) -> None:
+    page = opened(visit, server.api(), [])
+    say(page, f"/text {json.dumps(text)}\n/text after")
+    answered(page)
+
+    for _ in range(2):  # as it streams, and from the history
+        expect(page.locator(".answered .markdown").first).to_contain_text(text[:100])
+        expect(page.locator(".answered .markdown").last).to_contain_text("after")
+        page.reload()
+
+
+def test_what_hides_in_a_call_is_written_out_where_it_is_to_be_allowed(visit: Visit, server: Server) -> None:
+    page = opened(visit, server.api(), [], approvals=["bash"])
+    command = "ls \u202e# \u2066;\u200brm" + "\n" * 60 + "rm -rf ."
+    say(page, f"/call bash {json.dumps({'command': command})}")
+
+    shown = page.locator(".card-asks pre")
+    expect(shown).to_contain_text("ls \\u{202e}# \\u{2066};\\u{200b}rm")
+    expect(page.locator(".card-asks .brief")).to_contain_text("ls \\u{202e}#")
+    assert shown.evaluate("(it) => it.scrollHeight <= it.clientHeight")
+    page.get_by_role("button", name="Stop").click()
+    answered(page)
+
+
 def test_the_browser_itself_refuses_to_take_text_for_html(visit: Visit, errors: list[str]) -> None:
     page = visit()
     expect(page.get_by_label("Message", exact=True)).to_be_visible()

@@ -1,4 +1,5 @@
 // Tokens to DOM nodes, by createElement and text nodes alone: nothing that a model or a file says is parsed as HTML.
+import { isFilePath } from "../model/paths.js";
 import { decodeEntities } from "./lexing.js";
 
 const SAFE_LINK = /^(?:https?:|mailto:)/i;
@@ -21,7 +22,8 @@ export function workspacePath(href) {
   } catch {
     // A lone % is part of the name.
   }
-  return path.replace(/^(?:\/opt\/sandbox)?\/workspace\/|^\.\//, "") || null;
+  path = path.replace(/^(?:\/opt\/sandbox)?\/workspace\/|^(?:\.\/)+/, "");
+  return isFilePath(path) ? path : null;
 }
 
 /**

@@ -1,4 +1,5 @@
 // A block's text on the screen: brought up to date once a frame at most, and less often when that takes long.
+import { make } from "./build.js";
 import { highlight } from "./highlight.js";
 import { MarkdownStream } from "./stream.js";
 
@@ -9,6 +10,7 @@ const REST = 3;
 const SLICE_CHARS = 20_000;
 
 export class GrowingText {
+  #element;
   #stream;
   #block;
   #shown = 0;
@@ -19,6 +21,7 @@ export class GrowingText {
   #unsubscribe;
 
   constructor(element, block, hooks) {
+    this.#element = element;
     this.#block = block;
     this.#stream = new MarkdownStream(element, { code: highlight, ...hooks });
     this.#unsubscribe = block.subscribe(() => this.#schedule());
@@ -46,10 +49,15 @@ export class GrowingText {
     const began = performance.now();
     const { text, isOpen } = this.#block;
     const end = Math.min(text.length, this.#shown + SLICE_CHARS);
-    this.#stream.append(text.slice(this.#shown, end));
-    this.#shown = end;
     const isAll = end === text.length;
-    this.#stream.render(isAll && !isOpen);
+    try {
+      this.#stream.append(text.slice(this.#shown, end));
+      this.#stream.render(isAll && !isOpen);
+    } catch {
+      // Thousands of quotes or lists in each other are more than the stack holds: such a text is shown as it was written.
+      this.#stream = new Unformatted(this.#element, text.slice(0, end));
+    }
+    this.#shown = end;
     this.#restsUntil = Number.POSITIVE_INFINITY;
     afterPainting(() => {
       this.#restsUntil = performance.now() + REST * (performance.now() - began);
@@ -58,6 +66,22 @@ export class GrowingText {
     if (!isAll) this.#schedule();
     else if (!isOpen) this.close();
   }
+}
+
+/** Stands in for a MarkdownStream: the text itself. */
+class Unformatted {
+  #text;
+
+  constructor(root, text) {
+    this.#text = make("p", { class: "unformatted" }, text);
+    root.replaceChildren(this.#text);
+  }
+
+  append(text) {
+    this.#text.append(text);
+  }
+
+  render() {}
 }
 
 /** Called from within a frame: a message is handled when that frame is on the screen. */

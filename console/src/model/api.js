@@ -1,4 +1,5 @@
 // Requests to the server, with the key. Paths are relative to the page, which may lie below a proxy's prefix.
+import { isFilePath } from "./paths.js";
 
 /** The server said no: its status, its short name of the error, and its sentence. */
 export class ApiError extends Error {
@@ -109,5 +110,8 @@ export function nextPage(answer) {
 
 export const sessionPath = (id, rest = "") => `v1/sessions/${encodeURIComponent(id)}${rest}`;
 
-/** The path of a file's address; each component is encoded by itself. */
-export const filePath = (id, path) => sessionPath(id, `/files/${path.split("/").map(encodeURIComponent).join("/")}`);
+/** The path of a file's address; each component is encoded by itself. Throws where it would leave the workspace. */
+export function filePath(id, path) {
+  if (!isFilePath(path)) throw new Error("This is no path of a file in the workspace.");
+  return sessionPath(id, `/files/${path.split("/").map(encodeURIComponent).join("/")}`);
+}

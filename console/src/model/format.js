@@ -30,6 +30,17 @@ export function bytes(n) {
   return `${unit && n < 10 ? n.toFixed(1) : Math.round(n)} ${units[unit]}`;
 }
 
+// Controls, what makes text read in another order than it is, and what takes no room where no script needs it: as in the
+// terminal (chat/plain.py).
+const HIDDEN = new RegExp(
+  "[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\xad\\u034f\\u061c\\u115f\\u1160\\u180e\\u200b\\u200e\\u200f\\u2028-\\u202e" +
+    "\\u2060-\\u206f\\u3164\\ufeff\\uffa0\\u{e0000}-\\u{e007f}]",
+  "gu",
+);
+
+/** A text with escapes in the place of characters that nobody sees: for what a person has to judge. */
+export const visible = (text) => text.replace(HIDDEN, (it) => `\\u{${it.codePointAt(0).toString(16)}}`);
+
 /** The time of day, or the day when it was another one. */
 export function when(epoch) {
   const date = new Date(epoch * 1000);

@@ -73,7 +73,11 @@ export class SessionModel extends Observable {
       if (this.#closing.signal.aborted) return;
       this.record = record;
       const known = new Map(this.entries.map(({ turn }) => [turn.id, turn]));
-      this.entries = pairsOf(messages).map(({ user, answer }) => ({ user, turn: this.#turnOf(answer, known) }));
+      const entries = pairsOf(messages).map(({ user, answer }) => ({ user, turn: this.#turnOf(answer, known) }));
+      // A turn that was begun here while the answer was under way is not in it.
+      const begun = this.entries.at(-1);
+      const isMissing = begun && begun.turn === this.#following && !entries.some(({ turn }) => turn === begun.turn);
+      this.entries = isMissing ? [...entries, begun] : entries;
       this.state = "ready";
       this.problem = null;
       await this.#explainErrors();
@@ -161,8 +165,13 @@ export class SessionModel extends Observable {
 
   /** The title of a session is the first thing that is said in it; it may be there already, for its files. */
   async #name(title) {
-    if (!this.id) await this.ensure(title);
-    else if (this.record.metadata.title === UNNAMED) await this.change({ metadata: { title } });
+    if (!this.id) {
+      await this.ensure(title);
+      return;
+    }
+    // A message may be sent before the session is on the screen.
+    this.record ??= await this.api.json("GET", sessionPath(this.id));
+    if (this.record.metadata.title === UNNAMED) await this.change({ metadata: { title } });
   }
 
   /** Make the session, unless it is there. */

@@ -29,6 +29,13 @@ export function draftOf(sessionId) {
   return attempt(() => localStorage.getItem(DRAFT + (sessionId ?? "new"))) ?? "";
 }
 
+/** Who signs out leaves nothing for the next one. */
+export function forgetDrafts() {
+  attempt(() => {
+    for (const name of Object.keys(localStorage)) if (name.startsWith(DRAFT)) localStorage.removeItem(name);
+  });
+}
+
 export function keepDraft(sessionId, text) {
   const name = DRAFT + (sessionId ?? "new");
   attempt(() => (text ? localStorage.setItem(name, text) : localStorage.removeItem(name)));

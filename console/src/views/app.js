@@ -5,7 +5,7 @@ import { count } from "../model/format.js";
 import { useObservables } from "../model/observable.js";
 import { SessionModel } from "../model/session.js";
 import { nameOf, Sessions } from "../model/sessions.js";
-import { keepKey, takeKey } from "../model/storage.js";
+import { forgetDrafts, keepKey, takeKey } from "../model/storage.js";
 import { Announcements, announcer } from "./announce.js";
 import { Dialog, IconButton, useMedia } from "./common.js";
 import { Conversation } from "./conversation.js";
@@ -27,6 +27,7 @@ export function App({ initialKey }) {
   };
   const leave = (why = null) => {
     keepKey(null);
+    if (!why) forgetDrafts();
     setReason(why);
     setKey(null);
   };
@@ -44,7 +45,18 @@ export function App({ initialKey }) {
 const addressed = () => new URLSearchParams(location.search).get("s");
 
 function SignedIn({ secret, onLeave }) {
-  const api = useMemo(() => new Api(secret, () => onLeave("This key no longer works. Your text is kept.")), []);
+  const isLeft = useRef(false);
+  const onRefused = () => {
+    // A late answer from before somebody signed out says nothing about who is here now.
+    if (!isLeft.current) onLeave("This key no longer works. Your text is kept.");
+  };
+  useEffect(
+    () => () => {
+      isLeft.current = true;
+    },
+    [],
+  );
+  const api = useMemo(() => new Api(secret, onRefused), []);
   const sessions = useMemo(() => new Sessions(api), []);
   const { session, open } = useSession(api, sessions);
   const about = useAbout(api);
@@ -129,7 +141,8 @@ let uids = 0;
 function useSession(api, sessions) {
   const make = useCallback((id) => {
     const model = new SessionModel(api, id, {
-      created: (made) => history.replaceState(null, "", `?s=${made}`),
+      // Where somebody went elsewhere meanwhile, the address is that session's.
+      created: (made) => model === current.current && history.replaceState(null, "", `?s=${made}`),
       changed: () => sessions.touch(),
       ended: announceEnd,
     });

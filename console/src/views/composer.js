@@ -12,9 +12,16 @@ export function Composer({ session, onSend, models }) {
   const [text, setText] = useState(() => draftOf(session.id));
   const [files, setFiles] = useState([]);
   const isTouch = useMedia("(pointer: coarse)");
+  // A session that is made for its files takes the draft of the new one along.
+  const home = useRef(session.id);
+  const keep = (value) => {
+    if (home.current !== session.id) keepDraft(home.current, "");
+    home.current = session.id;
+    keepDraft(session.id, value);
+  };
   const change = (value) => {
     setText(value);
-    keepDraft(session.id, value);
+    keep(value);
   };
   useLayoutEffect(() => {
     // As high as its text, up to a third of the screen (CSS).
@@ -43,13 +50,11 @@ export function Composer({ session, onSend, models }) {
   const canSend = !session.isBusy && !isUploading && (text.trim() !== "" || files.some((file) => file.path));
   const send = async () => {
     if (!canSend) return;
-    const before = session.id;
     if (await onSend(partsOf(text, files, models, session))) {
       // What was typed meanwhile belongs to the next message.
       const now = box.current?.value ?? "";
       const rest = now === text ? "" : now;
-      keepDraft(before, "");
-      keepDraft(session.id, rest);
+      keep(rest);
       setText(rest);
       setFiles([]);
     }

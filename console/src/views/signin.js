@@ -1,5 +1,5 @@
 // The way in: a key.
-import { html, useState } from "../html.js";
+import { html, useEffect, useState } from "../html.js";
 import { Api } from "../model/api.js";
 import { Mark } from "./icons.js";
 
@@ -8,6 +8,10 @@ export function SignIn({ reason, onKey }) {
   const [key, setKey] = useState("");
   const [problem, setProblem] = useState(null);
   const [isTrying, setTrying] = useState(false);
+  useEffect(() => {
+    // It was that of a session.
+    document.title = "turnwire";
+  }, []);
   const onSubmit = async (event) => {
     event.preventDefault();
     setTrying(true);

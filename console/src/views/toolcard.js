@@ -1,6 +1,6 @@
 // A call of a tool, as a card: always an icon and a word for its state, its input, its result, and what it asks for.
 import { html, useEffect, useState } from "../html.js";
-import { bytes, coarse, duration, when } from "../model/format.js";
+import { bytes, coarse, duration, visible, when } from "../model/format.js";
 import { useObservables } from "../model/observable.js";
 import { CopyButton, useSeconds } from "./common.js";
 import { Icon } from "./icons.js";
@@ -34,7 +34,7 @@ export function ToolCard({ call, session }) {
     <summary>
       <${Icon} name=${state} />
       <strong>${call.name}</strong>
-      <span class="brief">${briefOf(call)}</span>
+      <span class="brief">${visible(briefOf(call))}</span>
       <span class="state">${state === "done" ? html`<span class="unseen">done</span>` : WORDS[state]}${timeOf(call, state)}</span>
     </summary>
     ${
@@ -76,16 +76,20 @@ function timeOf(call, state) {
 const firstLine = (text) => text.trim().split("\n", 1)[0].slice(0, 300);
 
 function Input({ call }) {
-  const { input, text } = call;
-  if (input === null) return html`<${Labelled} label="Input"><pre tabindex="0">${text}</pre><//>`;
+  const { text } = call;
+  // What is asked for is what would run.
+  const input = call.request?.input ?? call.input;
+  if (input === null) return html`<${Labelled} label="Input"><pre tabindex="0">${visible(text)}</pre><//>`;
   const { command, ...others } = input;
   if (typeof command === "string") {
-    const more = Object.keys(others).length ? html`<pre tabindex="0">${JSON.stringify(others, null, 2)}</pre>` : null;
-    return html`<${Labelled} label="Command" copy=${() => command}><pre tabindex="0">${command}</pre>${more}<//>`;
+    const more = Object.keys(others).length
+      ? html`<pre tabindex="0">${visible(JSON.stringify(others, null, 2))}</pre>`
+      : null;
+    return html`<${Labelled} label="Command" copy=${() => command}><pre tabindex="0">${visible(command)}</pre>${more}<//>`;
   }
   const path = typeof input.path === "string" ? input.path : null;
   const shown = JSON.stringify(input, null, 2);
-  return html`<${Labelled} label="Input" copy=${() => shown} path=${path}><pre tabindex="0">${shown}</pre><//>`;
+  return html`<${Labelled} label="Input" copy=${() => shown} path=${path}><pre tabindex="0">${visible(shown)}</pre><//>`;
 }
 
 function Result({ result: { content, is_error } }) {
