@@ -1,6 +1,7 @@
 """Where the server is, and the key for it: from the arguments, else from the environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -42,8 +43,18 @@ def _checked_url(url: str, where: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise ValueError(f"{where}: {url!r} is no address of a server, such as http://127.0.0.1:8080.")
+        if url.startswith("tw_"):
+            raise ValueError(f"{where}: this is a key, and no address of a server, such as http://127.0.0.1:8080.")
+        raise ValueError(f"{where}: {shown_url(url)!r} is no address of a server, such as http://127.0.0.1:8080.")
     return url.rstrip("/")
+
+
+def shown_url(url: str) -> str:
+    """For messages: without the password that may stand in it."""
+    return _PASSWORD.sub(r"\1…@", url)
+
+
+_PASSWORD = re.compile(r"^([^/?#]*//)[^/?#]*@")
 
 
 def _checked_key(key: str) -> str | None:

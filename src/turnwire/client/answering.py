@@ -8,10 +8,14 @@ from typing import Any, cast
 from turnwire.client.api import Api, json_request
 from turnwire.client.functions import ClientTool, content_of
 from turnwire.client.steps import Flow, Outcome, Raised, Run
+from turnwire.protocol.codec import encode_json
 from turnwire.protocol.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
 from turnwire.protocol.events import ToolCallRequested
 
 log = logging.getLogger("turnwire.client")
+
+ERROR_CHARACTERS_MAX = 65_536
+"""Of a function's error, which may hold all of what it was about: servers take bodies of some MiB at most."""
 
 Answer = dict[str, Any]
 """An item of `results` as the server takes it."""
@@ -84,8 +88,17 @@ def _result(call: ToolCallRequested, outcome: Outcome) -> Answer:
         error = outcome.error
     else:
         try:
-            return {"id": call.id, "content": content_of(outcome.value), "is_error": False}
-        except (TypeError, ValueError, RecursionError) as exc:
-            error = TypeError(f"the function returned what is no JSON: {exc}")
+            content = content_of(outcome.value)
+            encode_json(content)  # here, where what can't be sent is the function's fault
+            return {"id": call.id, "content": content, "is_error": False}
+        except Exception as exc:  # the value's own methods may raise whatever they like
+            error = TypeError(f"the function returned what is no JSON: {_words(exc)}")
     log.warning("The function %s failed: the model is told so.", call.name, exc_info=error)
-    return {"id": call.id, "content": f"{type(error).__name__}: {error}", "is_error": True}
+    return {"id": call.id, "content": f"{type(error).__name__}: {_words(error)}", "is_error": True}
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)[:ERROR_CHARACTERS_MAX]
+    except Exception:
+        return "its message can't be read"

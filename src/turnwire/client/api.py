@@ -9,6 +9,7 @@ from urllib.parse import urljoin
 
 import msgspec
 
+from turnwire.client.address import shown_url
 from turnwire.client.errors import Unreachable, error_of
 from turnwire.client.records import read_record
 from turnwire.client.steps import Broken, Flow, Reply, Request, Send, Wait, Why
@@ -95,12 +96,11 @@ class Api:
         return Patience(self.options.retry_timeout_s, self.clock)
 
     def unreachable(self, why: Broken | TurnwireError) -> Unreachable:
+        url = shown_url(self.url)
         if not self.reached:
-            exc = Unreachable(
-                f"No server answers at {self.url} ({why}): is it running there? `turnwire serve` starts one."
-            )
+            exc = Unreachable(f"No server answers at {url} ({why}): is it running there? `turnwire serve` starts one.")
         else:
-            exc = Unreachable(f"The connection to {self.url} failed, and it did not come back in time: {why}.")
+            exc = Unreachable(f"The connection to {url} failed, and it did not come back in time: {why}.")
         exc.__cause__ = why
         return exc
 
@@ -150,27 +150,37 @@ class Api:
     ) -> Generator[Any, Any, None]:
         """Yields the items of all pages, in order."""
         request: Request | None = Request("GET", path, params=params or {})
+        seen: set[str] = set()
         while request is not None:
-            items, request = yield from self._page(request, read)
+            items, request = yield from self._page(request, read, seen)
             yield from items
 
     def all_pages(self, path: str, read: Callable[[bytes], list[T]]) -> Flow[list[T]]:
         """The items of all pages at once."""
         found: list[T] = []
         request: Request | None = Request("GET", path, params={"limit": str(PAGE_ITEMS)})
+        seen: set[str] = set()
         while request is not None:
-            items, request = yield from self._page(request, read)
+            items, request = yield from self._page(request, read, seen)
             found += items
         return found
 
-    def _page(self, request: Request, read: Callable[[bytes], list[T]]) -> Flow[tuple[list[T], Request | None]]:
-        """A page, and the request for the next one."""
+    def _page(
+        self, request: Request, read: Callable[[bytes], list[T]], seen: set[str]
+    ) -> Flow[tuple[list[T], Request | None]]:
+        """A page, and the request for the next one. `seen`: where the pages before this one led to."""
         reply = yield from self.call(request)
         items = read(reply.body)
         target = next_page(reply.headers.get("link"))
         if target is None:
             return items, None
-        following = urljoin(f"{self.url}/", target)
+        try:
+            following = urljoin(f"{self.url}/", target)
+        except ValueError as exc:
+            raise RemoteProtocolError("The server's list leads to what is no address for its next page.") from exc
+        if following in seen:
+            raise RemoteProtocolError("The server's list leads in a circle: it would never end.")
+        seen.add(following)
         if not following.startswith(f"{self.url}/"):  # the key is for this server alone
             raise RemoteProtocolError("The server's list leads to another server for its next page.")
         return items, Request("GET", following.removeprefix(self.url))

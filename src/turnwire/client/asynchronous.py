@@ -248,7 +248,7 @@ class AsyncTurn:
     def __init__(self, session: AsyncSession, flow: TurnFlow) -> None:
         self.session = session
         self._flow = flow
-        self._course = Course(flow.events())
+        self._course = Course(flow.events(), flow.events_again)
         self._wire = session._wire  # pyright: ignore[reportPrivateUsage]
 
     async def __aiter__(self) -> AsyncGenerator[Event, None]:

@@ -1,9 +1,12 @@
 """The driver for threads: flows are run with the HTTP library's blocking client."""
 
+import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import httpx2
 
@@ -46,10 +49,18 @@ class Wire:
     ) -> None:
         self.api = Api(url, options)
         self.on_wait = on_wait
-        self._owned = http_client is None
+        self._make = None if http_client is not None else partial(_client, url, key)
+        self._inherited: list[httpx2.Client] = []
         self.calls = http_client or _client(url, key, http.LIMITS)
         self.streams = http_client or _client(url, key, http.FRESH)
         self.timeout = http.timeout(options)
+        _wires.add(self)
+
+    def after_fork(self) -> None:
+        """In a child process: what the parent has open is the parent's, and two would read each other's answers."""
+        if self._make is not None:
+            self._inherited += [self.calls, self.streams]  # kept, as nobody here is to close them
+            self.calls, self.streams = self._make(http.LIMITS), self._make(http.FRESH)
 
     def run(self, flow: Flow[T]) -> T:
         """The outcome of a flow that yields nothing but steps."""
@@ -85,9 +96,21 @@ class Wire:
             line.hangup()
 
     def close(self) -> None:
-        if self._owned:
+        if self._make is not None:
             self.calls.close()
             self.streams.close()
+
+
+_wires: "WeakSet[Wire]" = WeakSet()
+
+
+def _after_fork() -> None:
+    for wire in list(_wires):
+        wire.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _client(url: str, key: str | None, limits: httpx2.Limits) -> httpx2.Client:
@@ -96,7 +119,9 @@ def _client(url: str, key: str | None, limits: httpx2.Limits) -> httpx2.Client:
 
 def _perform(line: "Line", course: Course[Any], step: Step) -> None:
     try:
-        course.done(line.perform(step))
+        with course.taken():
+            value = line.perform(step)
+        course.done(value)
     except Broken as exc:
         course.broke(exc)
 

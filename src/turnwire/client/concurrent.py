@@ -99,7 +99,9 @@ def _client(url: str, key: str | None, limits: httpx2.Limits) -> httpx2.AsyncCli
 
 async def _perform(line: "AsyncLine", course: Course[Any], step: Step) -> None:
     try:
-        course.done(await line.perform(step))
+        with course.taken():
+            value = await line.perform(step)
+        course.done(value)
     except Broken as exc:
         course.broke(exc)
 
@@ -210,8 +212,24 @@ async def _outcomes(calls: list[Callable[[], Any]]) -> list[Outcome]:
 
 
 async def _outcome(call: Callable[[], Any]) -> Outcome:
+    # In a thread the call's error is caught there: a StopIteration is none that a future can hold, and its await would
+    # never end.
+    outcome = _returned(call) if is_async(call) else await asyncio.to_thread(_returned, call)
+    if isinstance(outcome, Raised) or not inspect.isawaitable(outcome.value):
+        return outcome
     try:
-        value = call() if is_async(call) else await asyncio.to_thread(call)
-        return Returned(await value if inspect.isawaitable(value) else value)
+        return Returned(await outcome.value)
+    except asyncio.CancelledError as exc:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return Raised(exc)  # of something that the function waited for: nobody has cancelled us
+    except Exception as exc:
+        return Raised(exc)
+
+
+def _returned(call: Callable[[], Any]) -> Outcome:
+    try:
+        return Returned(call())
     except Exception as exc:
         return Raised(exc)

@@ -11,6 +11,8 @@ So `except TurnwireError` is everything but a broken wire (`RemoteProtocolError`
 (ValueError, TypeError).
 """
 
+import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -104,14 +106,19 @@ def _excerpt(body: bytes) -> str:
     return f": {text[:MESSAGE_CHARACTERS_MAX]}" if text else ""
 
 
+_SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
+"""Whole ones by RFC 9110; some send fractions."""
+
+
 def _retry_after_s(text: str | None) -> int | None:
     """Seconds, of either form that RFC 9110 has for Retry-After."""
     if text is None:
         return None
-    if text.strip().isascii() and text.strip().isdigit():
-        return int(text)
+    if seconds := _SECONDS.fullmatch(text.strip()):
+        return math.ceil(float(seconds[0]))
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return max(0, round((at - datetime.now(at.tzinfo or UTC)).total_seconds()))
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)  # asctime's form says no zone, and means this one
+    return max(0, round((at - datetime.now(UTC)).total_seconds()))

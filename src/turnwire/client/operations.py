@@ -4,6 +4,8 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from turnwire.client.api import Api
 from turnwire.client.errors import error_of
 from turnwire.client.functions import ClientTool
@@ -78,9 +80,13 @@ def read_responses(body: bytes) -> list[ResponseRecord]:
     return read_record(body, list[ResponseRecord])
 
 
+class _Deleted(msgspec.Struct):
+    deleted: int
+
+
 def delete_sessions(api: Api, params: dict[str, str]) -> Flow[int]:
     reply = yield from api.call(Request("DELETE", "/v1/sessions", params=params))
-    return read_record(reply.body, dict[str, int])["deleted"]
+    return read_record(reply.body, _Deleted).deleted
 
 
 def update_session(state: SessionState, fields: Mapping[str, Any]) -> Flow[SessionRecord]:

@@ -9,6 +9,7 @@ What else a flow yields are its results, such as a turn's events. `blocking.py` 
 """
 
 from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO, Generic, Literal, TypeVar
 
 import msgspec
@@ -100,24 +101,50 @@ Outcome = Returned | Raised
 
 
 class Course(Generic[T]):
-    """A flow under way: which step it waits for, so that a driver may be interrupted anywhere, and go on later."""
+    """A flow under way: which step it waits for, so that a driver may be interrupted anywhere, and go on later.
 
-    def __init__(self, flow: Flow[T]) -> None:
+    An interrupt that comes while the flow itself runs ends it, as Ctrl-C may: `again` makes the flow that goes on.
+    """
+
+    def __init__(self, flow: Flow[T], again: Callable[[], Flow[T]] | None = None) -> None:
         self._flow = flow
+        self._again = again
+        self._is_taken = False
         self._step: Step | None = None
         self._value: Any = None
         self._error: Broken | None = None
 
     def next(self) -> Any:
         """The flow's next step, or a result of it. StopIteration, with the outcome, at its end."""
+        if self._is_taken:
+            raise RuntimeError("This is being read already, by another thread or task: one at a time can.")
         if self._step is not None:
             self._interrupted(self._step)
         value, error = self._value, self._error
         self._value = self._error = self._step = None
-        out = self._flow.send(value) if error is None else self._flow.throw(error)
+        self._is_taken = True
+        try:
+            out = self._flow.send(value) if error is None else self._flow.throw(error)
+        except Exception:
+            raise
+        except BaseException:
+            if self._again is not None:
+                self._flow = self._again()
+            raise
+        finally:
+            self._is_taken = False
         if isinstance(out, Step):
             self._step = out
         return out
+
+    @contextmanager
+    def taken(self) -> Generator[None]:
+        """While a driver does the step: nobody else may go on then."""
+        self._is_taken = True
+        try:
+            yield
+        finally:
+            self._is_taken = False
 
     def done(self, value: Any = None) -> None:
         """The step is done; `value` is what it gave."""

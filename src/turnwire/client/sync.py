@@ -246,7 +246,7 @@ class Turn:
     def __init__(self, session: Session, flow: TurnFlow) -> None:
         self.session = session
         self._flow = flow
-        self._course = Course(flow.events())
+        self._course = Course(flow.events(), flow.events_again)
         self._wire = session._wire  # pyright: ignore[reportPrivateUsage]
 
     def __iter__(self) -> Iterator[Event]:

@@ -109,7 +109,7 @@ def download(
     while True:
         headers = {"Range": f"bytes={done}-", "If-Range": etag} if done and etag else {}
         reply = yield from api.call(Request("GET", address, headers, params), stream=True)
-        if done and reply.status != 206:
+        if done and not _goes_on(reply, done):
             yield Hangup()
             raise ClientError(f"The connection broke off, and '{path}' has changed meanwhile: begin again.")
         if not done:
@@ -137,7 +137,16 @@ def _about(reply: Reply, path: str, as_zip: bool) -> tuple[int | None, str | Non
     if not as_zip and kind == "application/json" and "content-length" in reply.headers and _is_list(reply):
         raise ClientError(f"'{path}' is a folder: list it, or fetch it as a zip.")
     length = reply.headers.get("content-length", "")
+    # Of what is packed on the way neither the size nor the ranges are those of the bytes that are had.
+    if reply.headers.get("content-encoding", "identity").lower() != "identity":
+        return None, None
     return int(length) if length.isascii() and length.isdigit() else None, reply.headers.get("etag")
+
+
+def _goes_on(reply: Reply, done: int) -> bool:
+    """Whether the answer is what follows the bytes that are had."""
+    begins = reply.headers.get("content-range", f"bytes {done}-").strip().lower()
+    return reply.status == 206 and begins.startswith(f"bytes {done}-")
 
 
 def _is_list(reply: Reply) -> bool:

@@ -44,6 +44,8 @@ class TurnFlow:
     ) -> None:
         self._state, self._api = state, state.api
         self._body = body
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise ValueError("idempotency_key: holds characters that no header can carry.")
         self._key = key or f"turnwire-{secrets.token_hex(16)}"
         self._outage = self._api.outage()
         self._quiet_s = PLAIN_QUIET_S
@@ -64,7 +66,13 @@ class TurnFlow:
 
     def events(self) -> Generator[Any, Any, None]:
         """Yields the events, each once, and the steps to get them."""
-        course = self._send() if self._body is not None else self._attach()
+        return self._events(self._send() if self._body is not None else self._attach())
+
+    def events_again(self) -> Generator[Any, Any, None]:
+        """The rest of them, when their flow was torn down in the middle."""
+        return self._events(self._rejoin(Broken("it was interrupted", sent=True)))
+
+    def _events(self, course: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
         try:
             while self.read.ending is None:
                 try:
@@ -168,6 +176,7 @@ class TurnFlow:
             while (yield from self._state.refresh()).busy:
                 yield from busy.wait("busy", error)
         elif reply.status in REFUSED or (reply.status in GATEWAY and (yield from self._state.keeps_turns())):
+            self._resent = self._resent or reply.status in GATEWAY
             yield from self._outage.wait("refused", error, error.retry_after_s)
         else:
             raise error
