@@ -42,6 +42,7 @@ def console_of(width: int) -> Console:
         ("```nolang\n$ x\n```", ["$ x"]),
         ("> quote\n> more", ["▌ quote more"]),
         ("hard  \nbreak", ["hard", "break"]),
+        ("a&#x202e;b&#13;c&#x1b;[31md &#x2066;`x&#x202e;`", ["abc\ufffd[31md x&#x202e;"]),
         ("word " * 12, ["word word word word word word word word", "word word word word"]),
     ],
 )

@@ -1,11 +1,14 @@
 """What models and files say controls no terminal."""
 
+import json
 import unicodedata
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwire.chat.plain import one_line, plain, visible
+from turnwire.chat.plain import json_line, moment, one_line, plain, visible
 
 
 @given(st.text())
@@ -35,3 +38,19 @@ def test_one_line_is_short() -> None:
 def test_what_a_person_judges_has_nothing_left_out(text: str) -> None:
     assert visible(text) == visible(plain(text)) or len(visible(text)) > len(plain(text))
     assert visible("rm \u202etxt\x1b[2K") == "rm \\u202etxt\\x1b[2K"
+    assert visible("x\u200by\u061cz\u3164") == "x\\u200by\\u061cz\\u3164"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "ascii", "iso-8859-1"])
+@given(value=st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_json_is_whole_on_one_line_and_controls_nothing(value: Any, encoding: str) -> None:
+    line = json_line(value, encoding)
+
+    assert json.loads(line.encode(encoding, "backslashreplace").decode(encoding)) == value
+    assert plain(line) == line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("time_s", [1e20, -1e20, float("inf"), float("nan")])
+def test_a_time_that_is_none_is_no_failure(time_s: float) -> None:
+    assert moment(time_s) == "?"

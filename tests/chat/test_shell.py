@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import threading
 import time
 import zipfile
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from chat.conftest import Ran
-from files.served import PROGRAM, Served
+from client.canned import RECORD, Canned, answer
+from files.served import KEY, PROGRAM, Served
+from turnwire.chat.plain import plain
 from turnwire.cli import Failed, access
 from turnwire.datadir import DataDir
 
@@ -104,6 +107,67 @@ def test_a_file_s_name_controls_no_terminal(turnwire: Turnwire, session: str, se
     evil.write_text("x")
 
     assert "\x1b" not in turnwire("files", "put", session, str(evil)).out + turnwire("files", "ls", session).out
+
+
+EVIL = "\x1b]0;title\x07\x1b[31m\x9b5m\u202e"
+
+
+@pytest.mark.parametrize(
+    ("words", "answers"),
+    [
+        (["sessions", "list"], [answer(404, {"error": "not_found", "message": f"No{EVIL}"})]),
+        (["sessions", "list"], [answer(200, [RECORD | {"id": EVIL, "status": EVIL, "last_activity": 1e20}])]),
+        (["sessions", "list", "--json"], [answer(200, [RECORD | {"id": EVIL, "metadata": {"title": EVIL}}])]),
+        (
+            ["sessions", "show", "sess_1"],
+            [
+                answer(200, RECORD | {"status": EVIL}),
+                answer(200, [{"role": "user", "content": [{"type": "file", "path": EVIL, "media_type": EVIL}]}]),
+            ],
+        ),
+        (["sessions", "show", "sess_1"], [answer(200, RECORD | {"id": EVIL})]),
+        (["skills", "list"], [answer(200, [{"name": EVIL, "description": EVIL, "modified": -1e20}])]),
+        (["skills", "list", "--json"], [answer(200, [{"name": EVIL}])]),
+        (["files", "ls", "sess_1", "--json"], [answer(200, RECORD), answer(200, [{"name": EVIL, "type": "file"}])]),
+    ],
+)
+def test_nothing_that_a_server_says_controls_a_terminal(
+    turnwire: Turnwire, words: list[str], answers: list[bytes]
+) -> None:
+    with Canned(*answers).running() as canned:
+        ran = turnwire(*words, TURNWIRE_URL=canned.url)
+
+    assert plain(ran.out + ran.err) == ran.out + ran.err
+    if ran.code == 0 and "--json" in words:
+        assert EVIL in json.loads(ran.out).values()
+
+
+def test_json_is_valid_in_every_encoding(turnwire: Turnwire) -> None:
+    record = RECORD | {"metadata": {"title": "é 😀 \ud800"}}
+    with Canned(answer(200, [record])).running() as canned:
+        ran = turnwire("sessions", "list", "--json", TURNWIRE_URL=canned.url, PYTHONIOENCODING="ascii")
+
+    assert json.loads(ran.out)["metadata"] == record["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("turnwire chat <&-", 2),
+        ("turnwire chat -m '/text Hi' <&-", 0),
+        ("turnwire chat -m '/text Hi' >&-", 0),
+        ("turnwire chat -m '/text Hi' --json 2>&-", 0),
+        ("turnwire sessions list >&- 2>&-", 0),
+        ("turnwire sessions list | true; exit ${PIPESTATUS[0]}", 1),
+    ],
+)
+def test_streams_that_are_closed_are_no_failure(server: Served, env: dict[str, str], line: str, code: int) -> None:
+    variables = env | {"TURNWIRE_URL": server.url, "TURNWIRE_KEY": KEY}
+    line = line.replace("turnwire", str(PROGRAM), 1)
+    ran = subprocess.run(["bash", "-c", line], env=variables, capture_output=True, text=True, timeout=40)
+
+    assert ran.returncode == code
+    assert "Traceback" not in ran.stderr and "Exception" not in ran.stderr
 
 
 def test_skills_are_installed_from_folders_and_zips(turnwire: Turnwire, tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
 """The commands of the chat: lines that begin with a slash. What is no command is a message."""
 
 import shlex
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from turnwire.chat.options import Thinking
-from turnwire.chat.plain import one_line, plain
+from turnwire.chat.plain import moment, one_line, plain
 from turnwire.chat.screen import styled
 from turnwire.chat.watch import Leave
 from turnwire.client import (
@@ -93,10 +92,10 @@ async def _sessions(talk: "Talk", words: list[str]) -> None:
     shown = 0
     async for session in client.sessions.list():
         record = session.record
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.last_activity))
+        when = moment(record.last_activity)
         title = one_line(str(record.metadata.get("title", "")), 60)
         talk.screen.print_cut(
-            styled((record.id, "bold"), f"  {when}  {'working' if record.busy else '       '}  {title}")
+            styled((one_line(record.id), "bold"), f"  {when}  {'working' if record.busy else '       '}  {title}")
         )
         shown += 1
         if shown == 20:
@@ -123,7 +122,9 @@ async def _model(talk: "Talk", words: list[str]) -> None:
     if not words:
         for model in models:
             chosen = model.id == talk.model_words
-            talk.screen.print_cut(styled((f"{talk.screen.marks.done if chosen else ' '} {model.id}", "bold" * chosen)))
+            talk.screen.print_cut(
+                styled((f"{talk.screen.marks.done if chosen else ' '} {one_line(model.id)}", "bold" * chosen))
+            )
         return
     name = _one(words)
     talk.options = talk.options._replace(model=name)

@@ -10,6 +10,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from turnwire.chat.blocks import Code, Piece, parser
+from turnwire.chat.plain import plain
 
 HIGHLIGHTED_LINES_MAX = 400
 """A fence's colours are found from its first line on, each time that lines of it are printed. Behind so many lines, or
@@ -59,6 +60,7 @@ class _Rendered(rich_markdown.Markdown):
         self.parsed = PARSER.parse(source)
         for token in self.parsed:
             for child in token.children or ():
+                child.content = plain(child.content)  # once more: the parser has read "&#x202e;"
                 if child.type == "image":  # a terminal shows none
                     child.type, child.tag = "text", ""
                     child.content = f"[image: {child.content}] ({child.attrs.get('src', '')})"

@@ -6,6 +6,7 @@ waits for the others' parts.
 """
 
 import io
+import os
 import sys
 from typing import NoReturn
 
@@ -26,6 +27,7 @@ FOREIGN_ERRORS = (
 
 def main() -> NoReturn:
     """The program `turnwire`."""
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         # A folder's name that the terminal can't show is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
@@ -33,7 +35,10 @@ def main() -> NoReturn:
     from turnwire.cli.app import app
 
     try:
-        app(prog_name="turnwire")
+        try:
+            app(prog_name="turnwire")
+        finally:
+            _flush()
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.partition(".")[0] == "turnwire":
             raise
@@ -60,6 +65,24 @@ def exit_code(exc: Exception) -> int | None:
     return None
 
 
+def _open_closed() -> None:
+    """In the place of a stream that was closed by who started us: what reads has its end, what writes is lost."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+def _flush() -> None:
+    """Write what is left; where nobody reads on (`| head`), quietly not. Python itself would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
 def _stop(code: int, sentence: str) -> NoReturn:
-    print(f"turnwire: {sentence}", file=sys.stderr)
+    from turnwire.chat.plain import plain
+
+    print(f"turnwire: {plain(sentence)}", file=sys.stderr)  # a server may have written it
     sys.exit(code)

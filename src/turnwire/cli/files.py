@@ -1,7 +1,6 @@
 """`turnwire files`: the workspace of a session, from the shell."""
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -9,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from turnwire.chat.plain import one_line, plain
+from turnwire.chat.plain import moment, one_line, plain
 from turnwire.cli import Failed
 from turnwire.cli.access import Given, WrongUse, client
-from turnwire.cli.tables import print_table
+from turnwire.cli.tables import print_json, print_table
 
 Progress = Callable[[int, int | None], object]
 
@@ -25,10 +24,10 @@ def list_files(given: Given, session_id: str, path: str, *, as_json: bool) -> No
     with client(given) as tw:
         for file in tw.sessions.get(session_id).files.list(path):
             if as_json:
-                print(json.dumps(msgspec.to_builtins(file), ensure_ascii=False))
+                print_json(msgspec.to_builtins(file))
                 continue
             folder = file.type == "directory"
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(file.modified)) if file.modified else ""
+            when = moment(file.modified) if file.modified else ""
             rows.append(("-" if folder else str(file.size), when, one_line(file.name) + "/" * folder))
     if not as_json:
         print_table(rows)

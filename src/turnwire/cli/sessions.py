@@ -3,14 +3,13 @@
 import json
 import re
 import sys
-import time
 
 import msgspec
 
-from turnwire.chat.plain import one_line, plain
+from turnwire.chat.plain import moment, one_line, plain
 from turnwire.cli import Failed
 from turnwire.cli.access import Given, WrongUse, client
-from turnwire.cli.tables import print_table
+from turnwire.cli.tables import print_json, print_table
 from turnwire.client import MessageRecord, Session, TextBlock, ThinkingBlock, ToolResultBlock, ToolUseBlock
 
 AGE = re.compile(r"(?=.)(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
@@ -25,10 +24,10 @@ def list_sessions(given: Given, *, busy: bool, limit: int, as_json: bool) -> Non
                 break
             record = session.record
             if as_json:
-                print(json.dumps(msgspec.to_builtins(record), ensure_ascii=False))
+                print_json(msgspec.to_builtins(record))
             else:
                 title = one_line(str(record.metadata.get("title", "")), 60)
-                rows.append((record.id, _when(record.last_activity), _state(session), title))
+                rows.append((record.id, moment(record.last_activity), _state(session), title))
     if not as_json:
         print_table(rows)
 
@@ -40,11 +39,11 @@ def show(given: Given, session_id: str, *, as_json: bool) -> None:
         messages = session.messages()
     if as_json:
         value = msgspec.to_builtins(session.record) | {"messages": msgspec.to_builtins(messages)}
-        print(json.dumps(value, ensure_ascii=False))
+        print_json(value)
         return
     record = session.record
     title = one_line(str(record.metadata.get("title", "")), 60)
-    print(f"{record.id}  {_when(record.last_activity)}  {_state(session)}  {title}".rstrip())
+    print(f"{one_line(record.id)}  {moment(record.last_activity)}  {_state(session)}  {title}".rstrip())
     for message in messages:
         print(f"\n{message.role}" + ("" if message.status == "completed" else f" ({message.status})"))
         for line in _lines(message):
@@ -94,14 +93,10 @@ def _lines(message: MessageRecord) -> list[str]:
             case ToolResultBlock(_, content, is_error):
                 lines.append(f"[{'failed' if is_error else 'answered'}: {one_line(content, 200)}]")
             case _:
-                lines.append(f"[{block.path or 'data'}, {block.media_type}]")
+                lines.append(f"[{one_line(block.path or 'data')}, {one_line(block.media_type, 100)}]")
     return lines
-
-
-def _when(time_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_s))
 
 
 def _state(session: Session) -> str:
     record = session.record
-    return ("asks you" if record.pending_calls else "working") if record.busy else record.status
+    return ("asks you" if record.pending_calls else "working") if record.busy else one_line(record.status, 60)

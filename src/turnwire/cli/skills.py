@@ -1,18 +1,16 @@
 """`turnwire skills`: what the agents of this key's tenant know to do."""
 
 import io
-import json
-import time
 import zipfile
 from pathlib import Path
 
 import msgspec
 
-from turnwire.chat.plain import one_line
+from turnwire.chat.plain import moment, one_line
 from turnwire.cli import Failed
 from turnwire.cli.access import Given, client
 from turnwire.cli.files import bar, said_plainly
-from turnwire.cli.tables import print_table
+from turnwire.cli.tables import print_json, print_table
 
 PACKED_BYTES_MAX = 256 * 1024 * 1024
 """The server's own limit is lower, and may be changed; this keeps a wrong folder from being packed for ever."""
@@ -24,10 +22,10 @@ def list_skills(given: Given, *, as_json: bool) -> None:
         skills = tw.skills.list()
     if as_json:
         for skill in skills:
-            print(json.dumps(msgspec.to_builtins(skill), ensure_ascii=False))
+            print_json(msgspec.to_builtins(skill))
         return
     for skill in skills:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(skill.modified))
+        when = moment(skill.modified)
         rows.append((skill.name, str(skill.size), when, one_line(skill.description, 60)))
     print_table(rows)
 
@@ -39,7 +37,7 @@ def install(given: Given, source: Path, name: str | None) -> None:
         found = name or (source.resolve().name if source.is_dir() else source.name.removesuffix(".zip"))
         with bar(found) as progress:
             skill = tw.skills.install(found, content, progress=progress)
-    print(f"installed {skill.name}: {one_line(skill.description, 200)}")
+    print(f"installed {one_line(skill.name, 100)}: {one_line(skill.description, 200)}")
 
 
 def remove(given: Given, names: list[str]) -> None:

@@ -149,9 +149,9 @@ class Line:
                 case _:
                     assert isinstance(step, Hangup), step
                     self.hangup()
-        except httpx2.LocalProtocolError as exc:
+        except (httpx2.LocalProtocolError, httpx2.InvalidURL) as exc:
             self.hangup()
-            raise ClientError(f"This request can't be sent: {exc}.") from exc
+            raise ClientError(f"This request can't be sent: {str(exc).rstrip('.')}.") from exc
         except httpx2.RequestError as exc:
             self.hangup()
             raise http.broken(exc) from exc

@@ -129,9 +129,9 @@ class AsyncLine:
                 case _:
                     assert isinstance(step, Hangup), step
                     await self.hangup()
-        except httpx2.LocalProtocolError as exc:
+        except (httpx2.LocalProtocolError, httpx2.InvalidURL) as exc:
             await self.hangup()
-            raise ClientError(f"This request can't be sent: {exc}.") from exc
+            raise ClientError(f"This request can't be sent: {str(exc).rstrip('.')}.") from exc
         except httpx2.RequestError as exc:
             await self.hangup()
             raise http.broken(exc) from exc
