@@ -306,3 +306,11 @@ def test_options_that_are_no_seconds_are_refused(option: str, value: Any) -> Non
 def test_client_errors_are_no_answers() -> None:
     assert ClientError.status == 0
     assert issubclass(Unreachable, TurnwireError)
+
+
+def test_a_session_whose_answer_was_lost_is_made_once() -> None:
+    with Canned(None, answer(503, b"", Retry_After="0"), SESSION).running() as server, Client(server.url, "k") as tw:
+        tw.sessions.create()
+
+    assert len(server.asked) == 3
+    assert len({asked.headers["idempotency-key"] for asked in server.asked}) == 1

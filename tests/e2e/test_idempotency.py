@@ -225,3 +225,39 @@ def test_a_retry_when_the_events_are_gone_is_told_so(serve: Callable[..., Server
     refused(api, session, "k", 422, "idempotency_mismatch", message="other")
     assert len(api.responses(session)) == 1
     assert api.messages(session)[1]["content"] == [{"type": "text", "text": "hello"}]
+
+
+def make(api: Api, key: str, **body: Any) -> dict[str, Any]:
+    return api.request("POST", "/v1/sessions", json=body, headers=keyed(key)).json()
+
+
+def test_a_session_that_is_made_again_by_its_key_is_the_same_one(api: Api) -> None:
+    tool = {"type": "function", "name": "f", "description": "", "parameters": {"type": "object"}}
+    body = {"metadata": {"a": 1.5}, "file_access": {"read": ["x"]}, "tools": [tool], "approvals": ["bash"]}
+    before = len(api.get("/v1/sessions"))
+    barrier = threading.Barrier(10)
+
+    def one(_: int) -> str:
+        barrier.wait()
+        return make(api, "storm of sessions", **body)["id"]
+
+    with ThreadPoolExecutor(10) as pool:
+        ids = set(pool.map(one, range(10)))
+
+    assert len(ids) == 1
+    assert len(api.get("/v1/sessions")) == before + 1
+    assert make(api, "another", **body)["id"] not in ids
+
+
+def test_a_key_is_for_one_kind_of_session(api: Api) -> None:
+    session = make(api, "k2")["id"]
+    for other in ({"persistent": True}, {"workspace": "private"}, {"approvals": ["bash"]}):
+        api.refused("POST", "/v1/sessions", 422, "idempotency_mismatch", json=other, headers=keyed("k2"))
+    api.refused("POST", "/v1/sessions", 400, "invalid_request", json={"ttl": 0}, headers=keyed("k3"))
+    api.refused("POST", "/v1/sessions", 400, "invalid_request", json={}, headers=keyed("k" * 256))
+
+    assert make(api, "k3")["ttl"] == 14400
+    api.http.patch(f"/v1/sessions/{session}", json={"metadata": {"b": 2}}).raise_for_status()
+    assert make(api, "k2")["metadata"] == {"b": 2}
+    assert api.http.delete(f"/v1/sessions/{session}").status_code == 204
+    assert api.request("POST", "/v1/sessions", json={}, headers=keyed("k2")).status_code in (201, 409)

@@ -36,6 +36,8 @@ export class SessionModel extends Observable {
 
   #closing;
   #following = null;
+  /** Tried again after an answer that was lost, it is the same session. */
+  #once = { "Idempotency-Key": newKey() };
   #making = null;
   #loading = null;
 
@@ -186,12 +188,12 @@ export class SessionModel extends Observable {
   async #make(title) {
     const body = { persistent: true, ttl: TTL_S, metadata: { title }, ...this.wishes };
     try {
-      this.record = await this.api.json("POST", "v1/sessions", { json: body });
+      this.record = await this.api.json("POST", "v1/sessions", { json: body, headers: this.#once });
     } catch (error) {
       // A server may allow less (TTL_MAX_S); its own default is better than nothing.
       if (error.status !== 400 || !/\bttl\b/.test(error.message)) throw error;
       delete body.ttl;
-      this.record = await this.api.json("POST", "v1/sessions", { json: body });
+      this.record = await this.api.json("POST", "v1/sessions", { json: body, headers: this.#once });
     }
     this.id = this.record.id;
     this.events.created(this.id);

@@ -1,12 +1,13 @@
 """What can be asked of a server, beside turns and files: one flow each, for both drivers."""
 
+import secrets
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from turnwire.client.api import Api
+from turnwire.client.api import Api, json_request
 from turnwire.client.errors import error_of
 from turnwire.client.functions import ClientTool
 from turnwire.client.records import (
@@ -65,7 +66,10 @@ def models(api: Api) -> Flow[list[ModelRecord]]:
 
 def create_session(api: Api, tools: Sequence[ClientTool], fields: Mapping[str, Any]) -> Flow[SessionRecord]:
     body = dict(fields) | ({"tools": [tool.definition() for tool in tools]} if tools else {})
-    return (yield from api.send_json("POST", "/v1/sessions", body, SessionRecord))
+    # Else a try whose answer was lost would leave a session behind that nobody uses.
+    once = {"Idempotency-Key": f"turnwire-{secrets.token_hex(16)}"}
+    reply = yield from api.call(json_request("POST", "/v1/sessions", body, **once))
+    return read_record(reply.body, SessionRecord)
 
 
 def get_session(api: Api, session_id: str) -> Flow[SessionRecord]:

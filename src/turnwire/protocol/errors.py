@@ -133,7 +133,7 @@ class RangeNotSatisfiable(TurnwireError):
 
 
 class IdempotencyMismatch(TurnwireError):
-    """This Idempotency-Key was used with another message or session: use a new key for a new message."""
+    """This Idempotency-Key was used with another message or session: use a new key for what is new."""
 
     name = "idempotency_mismatch"
     status = 422

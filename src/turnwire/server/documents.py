@@ -19,7 +19,7 @@ _TITLES = {
     413: "The body is too large.",
     415: "The body is not of the type that this endpoint takes, or is encoded.",
     416: "The range lies outside of the file; `Content-Range` tells its size.",
-    422: "The idempotency key was used with another message.",
+    422: "The idempotency key was used with another message or session.",
     429: "A limit of the tenant; see `Retry-After`.",
     503: "A limit of the server, or it is about to stop; see `Retry-After`.",
     507: "No room: the disk or the quota of the workspace is full.",

@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Header, Query, Request
 from fastapi.params import Depends as DependsParam
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
@@ -94,6 +94,17 @@ def _digits(value: object) -> object:
 
 Limit = Annotated[int, BeforeValidator(_digits), Query(ge=1, le=PAGE_ITEMS_MAX, description="Items of a page.")]
 Cursor = Annotated[str | None, Query(max_length=200, description="From the `Link` header of the page before.")]
+IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]
+
+KEY_CHARS_MAX = 255
+"""Characters of an idempotency key (PROTOCOL.md)."""
+
+
+def checked_key(key: str | None) -> str | None:
+    """The idempotency key of a request. InvalidRequest when it can be none."""
+    if key is not None and not 1 <= len(key) <= KEY_CHARS_MAX:
+        raise InvalidRequest(f"Idempotency-Key: must have 1 to {KEY_CHARS_MAX} characters.")
+    return key
 
 
 def next_link(request: Request, cursor: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import binascii
 import mimetypes
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from turnwire.engine.turns import Message, MessagePart, MessageSettings
@@ -18,13 +18,19 @@ from turnwire.server.auth import Tenant
 from turnwire.server.context import Of, Services
 from turnwire.server.documents import errors_of, stream_of_a_message
 from turnwire.server.records import assistant_message_record, json_answer, user_message_record
-from turnwire.server.requests import PAGE_ITEMS, Cursor, Limit, body_of, documented_body, page_of
+from turnwire.server.requests import (
+    PAGE_ITEMS,
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    body_of,
+    checked_key,
+    documented_body,
+    page_of,
+)
 from turnwire.server.shapes import DataPart, MessageRecord, NewMessage, TextPart
 
 router = APIRouter(prefix="/v1/sessions/{session_id}/messages", tags=["messages"])
-
-KEY_CHARS_MAX = 255
-"""Characters of an idempotency key (PROTOCOL.md)."""
 
 FILE_BYTES_MAX = 20 * 1024 * 1024
 """Bytes of a workspace file in a message: what the large providers take in one request."""
@@ -41,20 +47,19 @@ async def send_message(
     tenant: Tenant,
     of: Of,
     body: Annotated[NewMessage, body_of(NewMessage)],
-    idempotency_key: Annotated[str | None, Header()] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Send a message; the answer is the stream of its turn, which runs to its end whether or not it is read.
 
     With `"event_ids": true` the events are numbered, as on the events endpoint.
     """
-    if idempotency_key is not None and not 1 <= len(idempotency_key) <= KEY_CHARS_MAX:
-        raise InvalidRequest(f"Idempotency-Key: must have 1 to {KEY_CHARS_MAX} characters.")
+    key = checked_key(idempotency_key)
     with of.place_for_stream():
         message = Message(
             parts=await _parts(of, tenant, session_id, body),
             model=body.model,
             settings=MessageSettings(**body.settings.model_dump()),
-            key=idempotency_key,
+            key=key,
         )
         turn, replayed = await of.turns.begin(tenant, session_id, message)
         if replayed and await _events_are_gone(of, turn):

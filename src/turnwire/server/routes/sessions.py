@@ -13,7 +13,16 @@ from turnwire.server.auth import Tenant
 from turnwire.server.context import Of
 from turnwire.server.documents import errors_of
 from turnwire.server.records import json_answer, session_record
-from turnwire.server.requests import PAGE_ITEMS, Cursor, Limit, body_of, documented_body, page_of
+from turnwire.server.requests import (
+    PAGE_ITEMS,
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    body_of,
+    checked_key,
+    documented_body,
+    page_of,
+)
 from turnwire.server.shapes import Deleted, NewSession, SessionPatch, SessionRecord
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
@@ -25,19 +34,23 @@ _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?"
     "",
     status_code=201,
     response_model=SessionRecord,
-    responses=errors_of(400, 401, 403, 413, 415, 503),
+    responses=errors_of(400, 401, 403, 409, 413, 415, 422, 503),
     openapi_extra=documented_body(NewSession, required=False),
 )
 async def create_session(
-    tenant: Tenant, of: Of, body: Annotated[NewSession, body_of(NewSession, optional=True)]
+    tenant: Tenant,
+    of: Of,
+    body: Annotated[NewSession, body_of(NewSession, optional=True)],
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Open a session."""
+    """Open a session. With an `Idempotency-Key` that has opened one already, it is that one."""
     access = None if body.file_access is None else body.file_access.model_dump()
     _check_access(access)
     ttl = of.options.ttl_default_s if body.ttl is None else body.ttl
     _check_ttl(ttl, of)
     session = await of.sessions.create(
         tenant,
+        key=checked_key(idempotency_key),
         persistent=body.persistent,
         ttl=ttl,
         metadata=body.metadata,
