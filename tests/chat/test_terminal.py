@@ -261,6 +261,16 @@ def title_of(term: Terminal) -> str:
     return term._tmux("display-message", "-p", "#{pane_title}")
 
 
+def test_a_text_with_colours_is_pasted_where_the_terminal_does_not_say_that_it_is(chat: Open) -> None:
+    with chat() as shown:
+        shown.until("❯")
+        shown.type("/text one \x1b[31mred\x1b[0m two")
+        shown.press("Enter")
+
+        shown.until("one red two\n\n")
+        assert "Traceback" not in shown.everything() and "ENTER" not in shown.everything()
+
+
 def test_what_is_typed_during_a_turn_is_kept_for_the_next_line(chat: Open) -> None:
     with chat() as term:
         term.until("❯")

@@ -11,6 +11,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.output.color_depth import ColorDepth
 from prompt_toolkit.styles import Style
 
@@ -66,6 +67,7 @@ class Prompt:
         bindings.add("escape", "enter")(_newline)
         bindings.add("c-c")(_give_up)
         bindings.add("c-d")(_give_up)
+        bindings.add(Keys.Vt100MouseEvent)(_nothing)
         editor: PromptSession[str | None] = PromptSession(
             history=InMemoryHistory(),
             input=self.session.input,
@@ -86,6 +88,7 @@ class Prompt:
                 event.current_buffer.validate_and_handle()
 
         bindings.add("escape", "enter")(_newline)
+        bindings.add(Keys.Vt100MouseEvent)(_nothing)
 
         @bindings.add("c-c")
         def _interrupt(event: KeyPressEvent) -> None:  # pyright: ignore[reportUnusedFunction]
@@ -123,6 +126,12 @@ def _accept(event: KeyPressEvent) -> None:
 
 def _newline(event: KeyPressEvent) -> None:
     event.current_buffer.insert_text("\n")
+
+
+def _nothing(event: KeyPressEvent) -> None:
+    """No mouse is asked for; what looks like one is a colour in a text that was pasted, at which the library's own
+    binding fails."""
+    del event
 
 
 def _give_up(event: KeyPressEvent) -> None:
