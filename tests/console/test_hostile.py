@@ -152,6 +152,19 @@ def test_what_hides_in_a_call_is_written_out_where_it_is_to_be_allowed(visit: Vi
     answered(page)
 
 
+def test_a_number_that_a_browser_rounds_is_said_to_be_rounded(visit: Visit, server: Server) -> None:
+    tool = {"type": "function", "name": "pay", "description": "", "parameters": {"type": "object"}}
+    page = opened(visit, server.api(), [], tools=[tool])
+    say(page, '/call pay {"sums": [1, 9007199254740991]}\n/then\n/call pay {"to": {"account": 12345678901234567891}}')
+    for number in range(2):
+        card = page.locator(".answer")
+        expect(card).to_have_count(1)
+        expect(card.get_by_text("its last digits are others")).to_have_count(number)
+        card.get_by_role("button", name="Answer by hand").click()
+        card.get_by_role("button", name="Send result").click()
+        expect(page.locator(".card-done")).to_have_count(number + 1)
+
+
 def test_the_browser_itself_refuses_to_take_text_for_html(visit: Visit, errors: list[str]) -> None:
     page = visit()
     expect(page.get_by_label("Message", exact=True)).to_be_visible()

@@ -22,7 +22,12 @@ export function upload(session, path, file, onProgress, { isNew = false, signal 
     request.upload.onprogress = ({ loaded, total }) => onProgress(total ? loaded / total : 0);
     request.onerror = () => reject(new Unreachable());
     request.onabort = () => reject(new DOMException("", "AbortError"));
-    request.onload = () => (request.status < 300 ? resolve() : reject(errorOf(request)));
+    request.onload = () => {
+      if (request.status < 300) return resolve();
+      const error = errorOf(request);
+      if (error.status === 401) api.onUnauthorized(error);
+      return reject(error);
+    };
     signal?.addEventListener("abort", () => request.abort());
     request.send(file);
   });

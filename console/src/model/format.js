@@ -41,6 +41,12 @@ const HIDDEN = new RegExp(
 /** A text with escapes in the place of characters that nobody sees: for what a person has to judge. */
 export const visible = (text) => text.replace(HIDDEN, (it) => `\\u{${it.codePointAt(0).toString(16)}}`);
 
+/** Whether a number is in there that a browser can't hold, and shows with other digits than it has. */
+export function isRounded(value) {
+  if (typeof value === "number") return Number.isInteger(value) && !Number.isSafeInteger(value);
+  return typeof value === "object" && value !== null && Object.values(value).some(isRounded);
+}
+
 /** The time of day, or the day when it was another one. */
 export function when(epoch) {
   const date = new Date(epoch * 1000);

@@ -1,6 +1,6 @@
 // A call of a tool, as a card: always an icon and a word for its state, its input, its result, and what it asks for.
 import { html, useEffect, useState } from "../html.js";
-import { bytes, coarse, duration, visible, when } from "../model/format.js";
+import { bytes, coarse, duration, isRounded, visible, when } from "../model/format.js";
 import { useObservables } from "../model/observable.js";
 import { CopyButton, useSeconds } from "./common.js";
 import { Icon } from "./icons.js";
@@ -143,6 +143,7 @@ function Answer({ call, session }) {
     ${mode === "edit" ? html`<${Edit} ...${form} />` : null}
     ${mode === "hand" ? html`<${ByHand} ...${form} />` : null}
     ${mode === null ? html`<${Choices} ...${form} onMode=${setMode} />` : null}
+    ${isRounded(call.request.input) ? html`<p class="error">A number in the input is too long for a browser: its last digits are others.</p>` : null}
     <small>Given up at ${when(call.request.deadline)} unless it is answered.</small>
     ${problem ? html`<p class="error" role="alert">${problem}</p>` : null}
   </div>`;
