@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ class Terminal:
     """A window of `columns` by `rows`, in which `command` runs; it stays when that has ended."""
 
     def __init__(self, folder: Path, command: list[str], env: dict[str, str], columns: int, rows: int) -> None:
+        # Its own, also where the one before was in the same folder: a tmux that is ending still answers at its socket.
+        folder = Path(tempfile.mkdtemp(dir=folder))
         self._socket = folder / "tmux"
         self._ended = folder / "exit-code"
         script = folder / "script"

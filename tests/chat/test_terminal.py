@@ -295,7 +295,6 @@ def test_lines_are_kept_for_the_next_time_readable_by_their_owner_alone(chat: Op
         term.exit_code()
     history = tmp_path / ".local/state/turnwire/history"
     assert history.stat().st_mode & 0o777 == 0o600 and "remember me" in history.read_text()
-    (tmp_path / "terminal" / "exit-code").unlink()
     with chat() as term:
         term.until("❯")
         term.press("Up")
