@@ -3,6 +3,8 @@
 import io
 import time
 
+import pytest
+
 from turnwire.chat.screen import Screen, make_console
 from turnwire.chat.view import Fold, TurnView, input_words
 from turnwire.client import (
@@ -167,6 +169,7 @@ def test_a_huge_result_is_cut_before_it_is_looked_at() -> None:
     assert len(shown.text) < 500 and time.process_time() - began < 2
 
 
+@pytest.mark.slow
 def test_a_long_answer_is_drawn_500_times_in_a_time_of_its_length() -> None:
     console = make_console(io.StringIO())
     console.width, console.height, console._force_terminal = 100, 40, True

@@ -43,6 +43,7 @@ def talk(request: Request) -> Answer:
     return told("Of course. " * 30, request=request)
 
 
+@pytest.mark.slow
 async def test_200_turns_in_a_hard_window_and_the_first_turn_s_fact_is_still_given(tmp_path: Path) -> None:
     async with FakeOpenAIChat(talk) as fake:
         fake.context_tokens = 4000

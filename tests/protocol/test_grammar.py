@@ -408,6 +408,7 @@ def changed(draw, event: Event, events):
     return msgspec.structs.replace(event, **{field: draw(st.sampled_from(others[field]))})
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(faulty_turns())
 def test_a_turn_with_a_fault_in_it_is_refused_unless_it_is_still_legal(events):

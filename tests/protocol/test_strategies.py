@@ -54,11 +54,13 @@ HAPPENINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("happens", HAPPENINGS.values(), ids=HAPPENINGS)
 def test_it_happens(happens):
     find(legal_turns(), happens, settings=DRAWN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EVENTS.values(), ids=EVENTS)
 def test_every_event_happens(kind):
     find(legal_turns(), lambda events: any(isinstance(event, kind) for event in events), settings=DRAWN)

@@ -670,6 +670,7 @@ async def test_opening_again_changes_nothing(path: Path, clock: TurnableClock) -
 # Size
 
 
+@pytest.mark.slow
 async def test_the_write_ahead_log_is_bounded_under_reading_and_writing(
     path: Path, clock: TurnableClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -348,6 +348,7 @@ async def test_a_pattern_that_is_not_valid_is_explained(ctx: RunContext[ToolCont
     assert (await failure(ctx, "search_files", pattern=pattern)).startswith("The pattern ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern", ["(a+)+$", "(a|a)*c", "(a|aa)+$", "(.*)*x", "(a|b)*a(a|b){900}c", "a.{1000}c", "((a?){30}){30}c"]
 )
@@ -384,6 +385,7 @@ async def test_no_glob_hangs_a_search(root: Path, ctx: RunContext[ToolContext], 
     assert await call(ctx, "search_files", pattern="x", glob=glob) in ("[No line matches.]", f"{'a' * 250}:1: x")
 
 
+@pytest.mark.slow
 async def test_a_search_that_is_cancelled_ends_its_thread(root: Path, ctx: RunContext[ToolContext]) -> None:
     for number in range(40):
         (root / f"{number}").write_text("ab" * 500_000)

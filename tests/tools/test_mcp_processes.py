@@ -18,7 +18,7 @@ from turnwire.tools.images import Image, read_image
 from turnwire.tools.mcp import results
 from turnwire.tools.mcp.config import McpServer
 
-pytestmark = pytest.mark.tool("bwrap")
+pytestmark = [pytest.mark.tool("bwrap"), pytest.mark.slow]
 
 
 def processes(made: Mcp) -> int:

@@ -168,6 +168,7 @@ def test_a_write_that_expects_a_version_is_refused_when_it_is_another(files: Dir
     assert read(files, "a") == b"22"
 
 
+@pytest.mark.slow
 def test_of_changes_at_once_that_expect_the_same_version_one_is_made(files: DirectoryWorkspace) -> None:
     for round in range(150):
         write(files, "a", b"%d" % round)
