@@ -99,11 +99,14 @@ def running(command: list[str | Path], port: int, env: dict[str, str] | None = N
                 return sock.connect_ex(("127.0.0.1", port)) == 0
 
         try:
-            eventually(listens)
+            eventually(listens, 30)
             yield
         finally:
             process.terminate()
-            process.wait(10)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:  # it waits for streams that go on
+                process.kill()
 
 
 @contextmanager
