@@ -1,5 +1,6 @@
-"""What was sent is let go of when its answer comes, and sent again where it is sent on."""
+"""What was sent is let go of when its answer comes, and sent again where it is sent on, or met a closed connection."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx2
@@ -48,3 +49,51 @@ async def test_what_was_sent_is_not_held_while_the_answer_comes(address: str) ->
 
     assert "_content" not in held
     assert b"".join([part async for part in answer.request.stream]) == b""
+
+
+class Closing:
+    """A server that answers `answers` requests on a connection as if it kept that, and closes it under the next one,
+    without a word, or by a reset."""
+
+    def __init__(self, answers: int, *, reset: bool) -> None:
+        self._answers, self._reset = answers, reset
+        self.requests: list[bytes] = []
+        self.connections = 0
+
+    async def on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        for number in range(self._answers + 1):
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:  # the client has what it wanted
+                break
+            self.requests.append(await reader.readexactly(4))
+            if number < self._answers:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        if self._reset:
+            writer.transport.abort()
+        writer.close()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_kept_connection_that_is_closed_under_a_request_costs_nothing(reset: bool) -> None:
+    server = Closing(2, reset=reset)
+    async with await asyncio.start_server(server.on_connection, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        async with httpx2.AsyncClient(transport=AiohttpTransport()) as client:
+            for body in (b"one.", b"two.", b"thr."):
+                assert (await client.post(f"http://127.0.0.1:{port}/", content=body)).text == "ok"
+
+    assert (server.requests, server.connections) == ([b"one.", b"two.", b"thr.", b"thr."], 2)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_new_connection_that_is_closed_under_a_request_is_an_error(reset: bool) -> None:
+    server = Closing(0, reset=reset)
+    async with await asyncio.start_server(server.on_connection, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        async with httpx2.AsyncClient(transport=AiohttpTransport()) as client:
+            with pytest.raises(httpx2.ReadError):
+                await client.post(f"http://127.0.0.1:{port}/", content=b"one.")
+
+    assert (server.requests, server.connections) == ([b"one."], 1)

@@ -6,7 +6,7 @@ straight from the socket's buffer by `ResponseBody.read()`, which costs a tenth 
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from typing import cast
+from typing import Any, cast
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -87,7 +87,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.headers.raw if _sent(k)]
         proxy, proxy_auth = _proxy_for(url)
         try:
-            response = await self._session_here().request(
+            response = await self._send(
                 request.method,
                 url,
                 headers=[*headers, ("Accept-Encoding", "identity")],
@@ -108,6 +108,20 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         except (aiohttp.ClientError, OSError) as exc:
             raise httpx2.ReadError("The connection to the provider broke off.") from exc
         return await self._answer(request, response)
+
+    async def _send(self, method: str, url: URL, **more: Any) -> aiohttp.ClientResponse:
+        """The head of the answer. On a kept connection that turns out to be closed the request is made again, on another.
+
+        A server may close one that is idle also in the moment of the next request (RFC 9112, section 9.3.1), and
+        llama.cpp often does. aiohttp repeats GET and the like by itself; a model's request may be repeated as well.
+        """
+        while True:
+            course = _Course()
+            try:
+                return await self._session_here().request(method, url, trace_request_ctx=course, **more)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not course.on_kept_connection:
+                    raise
 
     async def _answer(self, request: httpx2.Request, response: aiohttp.ClientResponse) -> httpx2.Response:
         body = ResponseBody(response)
@@ -138,7 +152,11 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             # are those that httpx2 would use: SSL_CERT_FILE, or the usual ones.
             connector = aiohttp.TCPConnector(limit=0, ssl=httpx2.create_ssl_context())
             # `trust_env` would also put .netrc's passwords into requests, so the proxies are read below.
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            tracing = aiohttp.TraceConfig()
+            tracing.on_connection_reuseconn.append(_note_reuse)
+            self._session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[tracing]
+            )
             self._loop = loop
         return self._session
 
@@ -147,6 +165,16 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+class _Course:
+    """What became of a request on its way."""
+
+    on_kept_connection = False
+
+
+async def _note_reuse(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionReuseconnParams) -> None:
+    context.trace_request_ctx.on_kept_connection = True
 
 
 def _sent(name: bytes) -> bool:
