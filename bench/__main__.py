@@ -15,6 +15,9 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import track
+
 from bench import cases, processes
 from bench.load import LoadClient
 
@@ -40,10 +43,9 @@ def main() -> None:
         tempfile.TemporaryDirectory(dir=args.dir, prefix="turnwire-bench-") as folder,
         processes.provider() as provider,
     ):
-        for number in range(args.rounds):
+        for number in track(range(args.rounds), "rounds", console=Console(stderr=True), transient=True):
             data = Path(folder) / f"data{number}"
             _round(chosen, provider, data, args.database, ours, None if args.no_floor else floor)
-            print(f"round {number + 1} of {args.rounds} is done", flush=True)
     print()
     for line in _table(ours, floor):
         print(line)

@@ -5,6 +5,9 @@ from typing import Any
 
 import asyncpg
 
+GONE_TIMEOUT_S = 30.0
+"""How long the connections of a killed process may be seen: the database notices at its next word to them."""
+
 _CONNECTIONS = """
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'turnwire %'
 """
@@ -18,8 +21,9 @@ async def read(url: str) -> tuple[dict[str, int], list[tuple[str, bytes]]]:
     commit that it had asked for may still be under way."""
     db: Any = await asyncpg.connect(url)
     try:
-        while await db.fetchval(_CONNECTIONS):  # noqa: ASYNC110  (nothing tells of it)
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(GONE_TIMEOUT_S):
+            while await db.fetchval(_CONNECTIONS):  # noqa: ASYNC110  (nothing tells of it)
+                await asyncio.sleep(0.005)
         last = dict(await db.fetch("SELECT id, last_seq FROM turnwire.turns"))
         return last, [(id_, frames) for id_, frames in await db.fetch(_RUNNING)]
     finally:

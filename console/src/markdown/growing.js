@@ -53,8 +53,9 @@ export class GrowingText {
     try {
       this.#stream.append(text.slice(this.#shown, end));
       this.#stream.render(isAll && !isOpen);
-    } catch {
+    } catch (error) {
       // Thousands of quotes or lists in each other are more than the stack holds: such a text is shown as it was written.
+      if (!isOverflow(error)) throw error;
       this.#stream = new Unformatted(this.#element, text.slice(0, end));
     }
     this.#shown = end;
@@ -67,6 +68,9 @@ export class GrowingText {
     else if (!isOpen) this.close();
   }
 }
+
+/** Whether the stack was full. Firefox has an error of its own for that. */
+const isOverflow = (error) => error instanceof RangeError || error.name === "InternalError";
 
 /** Stands in for a MarkdownStream: the text itself. */
 class Unformatted {

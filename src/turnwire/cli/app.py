@@ -95,6 +95,20 @@ def doctor(
     )
 
 
+@app.command(
+    short_help="Bring the database to this version, without a server.",
+    epilog=examples(
+        ("turnwire migrate", "of the data folder, after an upgrade"),
+        ("turnwire migrate --database-url postgresql://user@host/database", "of a PostgreSQL, before a server starts"),
+    ),
+)
+def migrate(data_dir: DataDirOption = None, database_url: DatabaseUrl = None, config: Config = None) -> None:
+    """Bring the database to this version, as the server does at its start. No server may run on it meanwhile."""
+    from turnwire.cli.migrate import migrate
+
+    migrate(config, data_dir=data_dir, database_url=database_url)
+
+
 @app.command(epilog=examples(("turnwire settings --config turnwire.toml", "what is in force, and from where")))
 def settings(
     config: Config = None,

@@ -125,10 +125,8 @@ class Course(Generic[T]):
         self._is_taken = True
         try:
             out = self._flow.send(value) if error is None else self._flow.throw(error)
-        except Exception:
-            raise
-        except BaseException:
-            if self._again is not None:
+        except BaseException as exc:
+            if self._again is not None and not isinstance(exc, Exception):
                 self._flow = self._again()
             raise
         finally:

@@ -110,7 +110,8 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         return await self._answer(request, response)
 
     async def _send(self, method: str, url: URL, **more: Any) -> aiohttp.ClientResponse:
-        """The head of the answer. On a kept connection that turns out to be closed the request is made again, on another.
+        """The head of the answer. On a kept connection that turns out to be closed the request is made again on another
+        one.
 
         A server may close one that is idle also in the moment of the next request (RFC 9112, section 9.3.1), and
         llama.cpp often does. aiohttp repeats GET and the like by itself; a model's request may be repeated as well.

@@ -1,5 +1,6 @@
 """From the settings to a store."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from turnwire.seams.clock import Clock
 from turnwire.seams.store import Store
 from turnwire.stores.common import StoreRefused
 from turnwire.stores.sqlite import SQLiteStore
-from turnwire.stores.sqlite.database import Synchronous
+from turnwire.stores.sqlite.database import Synchronous, read_version
 
 MISSING = "The database_url needs the package asyncpg: pip install 'turnwire[postgres]', or in a checkout `make setup`."
 
@@ -44,3 +45,14 @@ async def open_store(
         raise StoreRefused(MISSING) from exc
     postgres = await PostgresStore.open(database_url, hold=hold, on_fatal=on_fatal)
     return Opened(postgres, postgres.notes)
+
+
+async def version_of(database_url: str | None, path: Path) -> int:
+    """The version of a database's tables, 0 when there are none, without a change to it. StoreRefused as above."""
+    if database_url is None:
+        return await asyncio.to_thread(lambda: read_version(path) if path.exists() else 0)
+    try:
+        from turnwire.stores.postgres.check import look
+    except ModuleNotFoundError as exc:
+        raise StoreRefused(MISSING) from exc
+    return (await look(database_url)).version

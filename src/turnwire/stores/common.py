@@ -1,6 +1,6 @@
 """What the stores share: limits that callers rely on, and rules that need no database."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from turnwire.protocol.errors import Conflict, InvalidRequest
@@ -75,6 +75,23 @@ def merge_metadata(metadata: dict[str, Any], changes: dict[str, Any]) -> dict[st
     """`metadata` with `changes` laid over it, key by key; None removes a key."""
     merged = metadata | changes
     return {key: value for key, value in merged.items() if value is not None or key not in changes}
+
+
+DELETED_AT_ONCE = 500
+"""Sessions that one transaction of a bulk delete marks."""
+
+
+async def delete_in_bites(
+    find: Callable[[int], Awaitable[list[int]]], delete: Callable[[list[int]], Awaitable[int]], limit: int | None
+) -> int:
+    """Delete what `find` finds, of which it is asked for so many at most, a bite at a time; how many it were."""
+    deleted = 0
+    while limit is None or deleted < limit:
+        found = await find(DELETED_AT_ONCE if limit is None else min(DELETED_AT_ONCE, limit - deleted))
+        if not found:
+            break
+        deleted += await delete(found)
+    return deleted
 
 
 def require_condition(idle: bool, older_than_s: float | None) -> None:

@@ -100,21 +100,21 @@ ${k}`)?`    ${L.replace(/^ {0,3}/,"")}`:k;f+=`
 `,r),o=i<0,a=this.#t.slice(r,o?void 0:i);if((!o||e)&&s.test(a))return this.#h(),this.#t=o?"":this.#t.slice(i),!0;if(o)break;t.append(De(`${a}
 `)),r=i+1}if(this.#t=this.#t.slice(r),e)return this.#t&&t.append(De(this.#t)),this.#t="",this.#h(),!0;if(this.#t&&!/^ {0,3}[`~]*$/.test(this.#t)){let i=De(this.#t);t.append(i),this.#r.push(i)}return!1}#h(){let{code:e,language:t}=this.#i;for(this.#i=null;e.lastChild?.textContent===`
 `;)e.lastChild.remove();e.lastChild&&(e.lastChild.textContent=cn(e.lastChild.textContent)),this.#n.code?.(e,t)}};function pn(n,e){return e.type==="list"?e.items.map(t=>n.item(t)):n.rows(e)}function Xi(n,e){let t=0;for(let s=0;s<e;s++)t=n.indexOf(`
-`,t)+1;return t}var Gi=3,Vi=2e4,ft=class{#e;#n;#t;#s=0;#r=!1;#i=!1;#o=0;#l=!1;#c;constructor(e,t,s){this.#e=e,this.#t=t,this.#n=new pt(e,{code:ht,...s}),this.#c=t.subscribe(()=>this.#a()),this.#u()}close(){this.#l=!0,this.#c()}#a(){if(this.#r)return;let e=this.#o-performance.now();this.#i=e===Number.POSITIVE_INFINITY,!this.#i&&(this.#r=!0,e>20?setTimeout(()=>requestAnimationFrame(()=>this.#u()),e):requestAnimationFrame(()=>this.#u()))}#u(){if(this.#r=!1,this.#l)return;let e=performance.now(),{text:t,isOpen:s}=this.#t,r=Math.min(t.length,this.#s+Vi),i=r===t.length;try{this.#n.append(t.slice(this.#s,r)),this.#n.render(i&&!s)}catch{this.#n=new fn(this.#e,t.slice(0,r))}this.#s=r,this.#o=Number.POSITIVE_INFINITY,Qi(()=>{this.#o=performance.now()+Gi*(performance.now()-e),this.#i&&this.#a()}),i?s||this.close():this.#a()}},fn=class{#e;constructor(e,t){this.#e=C("p",{class:"unformatted"},t),e.replaceChildren(this.#e)}append(e){this.#e.append(e)}render(){}};function Qi(n){let{port1:e,port2:t}=new MessageChannel;e.onmessage=n,t.postMessage(null)}var Yi={writing:"writing input",running:"running",asks:"waiting for you",waits:"waiting for your program",done:"done",failed:"failed",refused:"refused","not run":"not run",stopped:"stopped"},dn=32*1024,Ji=500;function Ds({call:n,session:e}){z(n);let[t,s]=$(null),{state:r}=n,i=r==="asks"||r==="waits",o=t??i;ee(r==="running");let a=l=>l.currentTarget.open!==o&&s(l.currentTarget.open);return h`<details class=${`card card-${r.replace(" ","-")}`} open=${o} onToggle=${a} data-call=${n.id}>
+`,t)+1;return t}var Gi=3,Vi=2e4,ft=class{#e;#n;#t;#s=0;#r=!1;#i=!1;#o=0;#l=!1;#c;constructor(e,t,s){this.#e=e,this.#t=t,this.#n=new pt(e,{code:ht,...s}),this.#c=t.subscribe(()=>this.#a()),this.#u()}close(){this.#l=!0,this.#c()}#a(){if(this.#r)return;let e=this.#o-performance.now();this.#i=e===Number.POSITIVE_INFINITY,!this.#i&&(this.#r=!0,e>20?setTimeout(()=>requestAnimationFrame(()=>this.#u()),e):requestAnimationFrame(()=>this.#u()))}#u(){if(this.#r=!1,this.#l)return;let e=performance.now(),{text:t,isOpen:s}=this.#t,r=Math.min(t.length,this.#s+Vi),i=r===t.length;try{this.#n.append(t.slice(this.#s,r)),this.#n.render(i&&!s)}catch(o){if(!Qi(o))throw o;this.#n=new fn(this.#e,t.slice(0,r))}this.#s=r,this.#o=Number.POSITIVE_INFINITY,Yi(()=>{this.#o=performance.now()+Gi*(performance.now()-e),this.#i&&this.#a()}),i?s||this.close():this.#a()}},Qi=n=>n instanceof RangeError||n.name==="InternalError",fn=class{#e;constructor(e,t){this.#e=C("p",{class:"unformatted"},t),e.replaceChildren(this.#e)}append(e){this.#e.append(e)}render(){}};function Yi(n){let{port1:e,port2:t}=new MessageChannel;e.onmessage=n,t.postMessage(null)}var Ji={writing:"writing input",running:"running",asks:"waiting for you",waits:"waiting for your program",done:"done",failed:"failed",refused:"refused","not run":"not run",stopped:"stopped"},dn=32*1024,eo=500;function Ds({call:n,session:e}){z(n);let[t,s]=$(null),{state:r}=n,i=r==="asks"||r==="waits",o=t??i;ee(r==="running");let a=l=>l.currentTarget.open!==o&&s(l.currentTarget.open);return h`<details class=${`card card-${r.replace(" ","-")}`} open=${o} onToggle=${a} data-call=${n.id}>
     <summary>
       <${M} name=${r} />
       <strong>${n.name}</strong>
-      <span class="brief">${_e(eo(n))}</span>
-      <span class="state">${r==="done"?h`<span class="unseen">done</span>`:Yi[r]}${no(n,r)}</span>
+      <span class="brief">${_e(to(n))}</span>
+      <span class="state">${r==="done"?h`<span class="unseen">done</span>`:Ji[r]}${so(n,r)}</span>
     </summary>
     ${o?h`<div class="card-body">
-      <${ro} call=${n} />
-      ${n.result?h`<${io} result=${n.result} />`:null}
+      <${io} call=${n} />
+      ${n.result?h`<${oo} result=${n.result} />`:null}
     </div>`:null}
   </details>
-  ${r==="failed"&&!o?h`<p class="first-line">${so(n.result.content)}</p>`:null}
-  ${i?h`<${oo} call=${n} session=${e} />`:null}`}function eo({name:n,input:e,text:t}){if(e===null)return t.slice(0,200);if(n==="update_plan"&&Array.isArray(e.steps))return to(e.steps);let s=Object.values(e),r=e.command??e.path??e.url??e.query??e.pattern;return typeof r=="string"?r.slice(0,200):s.length?JSON.stringify(e).slice(0,200):""}function to(n){let e=n.filter(s=>s?.state==="done").length,t=n.find(s=>s?.state==="in_progress")?.step;return`${e} of ${n.length} done${t?`, now: ${t}`:""}`}function no(n,e){return n.executingAt===null?null:e==="running"?`, ${X(performance.now()/1e3-n.executingAt)}`:n.endedAt!==null&&!n.request?` ${Gn(n.endedAt-n.executingAt)}`:null}var so=n=>n.trim().split(`
-`,1)[0].slice(0,300);function ro({call:n}){let{text:e}=n,t=n.request?.input??n.input;if(t===null)return h`<${dt} label="Input"><pre tabindex="0">${_e(e)}</pre><//>`;let{command:s,...r}=t;if(typeof s=="string"){let a=Object.keys(r).length?h`<pre tabindex="0">${_e(JSON.stringify(r,null,2))}</pre>`:null;return h`<${dt} label="Command" copy=${()=>s}><pre tabindex="0">${_e(s)}</pre>${a}<//>`}let i=typeof t.path=="string"?t.path:null,o=JSON.stringify(t,null,2);return h`<${dt} label="Input" copy=${()=>o} path=${i}><pre tabindex="0">${_e(o)}</pre><//>`}function io({result:{content:n,is_error:e}}){let[t,s]=$(!1),r=e?"Error":"Result",i=t||n.length<=dn?n:null;return h`<${dt} label=${r} copy=${()=>n}>
+  ${r==="failed"&&!o?h`<p class="first-line">${ro(n.result.content)}</p>`:null}
+  ${i?h`<${ao} call=${n} session=${e} />`:null}`}function to({name:n,input:e,text:t}){if(e===null)return t.slice(0,200);if(n==="update_plan"&&Array.isArray(e.steps))return no(e.steps);let s=Object.values(e),r=e.command??e.path??e.url??e.query??e.pattern;return typeof r=="string"?r.slice(0,200):s.length?JSON.stringify(e).slice(0,200):""}function no(n){let e=n.filter(s=>s?.state==="done").length,t=n.find(s=>s?.state==="in_progress")?.step;return`${e} of ${n.length} done${t?`, now: ${t}`:""}`}function so(n,e){return n.executingAt===null?null:e==="running"?`, ${X(performance.now()/1e3-n.executingAt)}`:n.endedAt!==null&&!n.request?` ${Gn(n.endedAt-n.executingAt)}`:null}var ro=n=>n.trim().split(`
+`,1)[0].slice(0,300);function io({call:n}){let{text:e}=n,t=n.request?.input??n.input;if(t===null)return h`<${dt} label="Input"><pre tabindex="0">${_e(e)}</pre><//>`;let{command:s,...r}=t;if(typeof s=="string"){let a=Object.keys(r).length?h`<pre tabindex="0">${_e(JSON.stringify(r,null,2))}</pre>`:null;return h`<${dt} label="Command" copy=${()=>s}><pre tabindex="0">${_e(s)}</pre>${a}<//>`}let i=typeof t.path=="string"?t.path:null,o=JSON.stringify(t,null,2);return h`<${dt} label="Input" copy=${()=>o} path=${i}><pre tabindex="0">${_e(o)}</pre><//>`}function oo({result:{content:n,is_error:e}}){let[t,s]=$(!1),r=e?"Error":"Result",i=t||n.length<=dn?n:null;return h`<${dt} label=${r} copy=${()=>n}>
     ${i!==null?h`<pre tabindex="0" class=${e?"error":""}>${i||"(empty)"}</pre>`:h`<pre tabindex="0">${n.slice(0,dn/2)}</pre>
             <button type="button" class="show-all" onClick=${()=>s(!0)}>Show all (${me(n.length)})</button>
             <pre tabindex="0">${n.slice(-dn/2)}</pre>`}
@@ -125,64 +125,64 @@ ${k}`)?`    ${L.replace(/^ {0,3}/,"")}`:k;f+=`
       ${e?h`<${W} text=${e} />`:null}
     </div>
     ${s}
-  </div>`}function oo({call:n,session:e}){let[t,s]=$(!0),[r,i]=$(null),[o,a]=$(null);v(()=>{let c=setTimeout(()=>s(!1),Ji);return()=>clearTimeout(c)},[]);let p={send:async c=>{s(!0),a(null);try{await e.answer(n.id,c)}catch(d){a(d.message),s(!1)}},isDead:t,onCancel:()=>i(null),call:n};return h`<div class="answer" role="group" aria-label=${`Answer to ${n.name}`}>
-    ${r==="refuse"?h`<${lo} ...${p} />`:null}
-    ${r==="edit"?h`<${co} ...${p} />`:null}
-    ${r==="hand"?h`<${uo} ...${p} />`:null}
-    ${r===null?h`<${ao} ...${p} onMode=${i} />`:null}
+  </div>`}function ao({call:n,session:e}){let[t,s]=$(!0),[r,i]=$(null),[o,a]=$(null);v(()=>{let c=setTimeout(()=>s(!1),eo);return()=>clearTimeout(c)},[]);let p={send:async c=>{s(!0),a(null);try{await e.answer(n.id,c)}catch(d){a(d.message),s(!1)}},isDead:t,onCancel:()=>i(null),call:n};return h`<div class="answer" role="group" aria-label=${`Answer to ${n.name}`}>
+    ${r==="refuse"?h`<${co} ...${p} />`:null}
+    ${r==="edit"?h`<${uo} ...${p} />`:null}
+    ${r==="hand"?h`<${ho} ...${p} />`:null}
+    ${r===null?h`<${lo} ...${p} onMode=${i} />`:null}
     ${Ot(n.request.input)?h`<p class="error">A number in the input is too long for a browser: its last digits are others.</p>`:null}
     <small>Given up at ${be(n.request.deadline)} unless it is answered.</small>
     ${o?h`<p class="error" role="alert">${o}</p>`:null}
-  </div>`}function ao({call:n,send:e,isDead:t,onMode:s}){return n.request.kind!=="approval"?h`<button type="button" disabled=${t} onClick=${()=>s("hand")}>Answer by hand</button>`:h`<button type="button" class="primary" disabled=${t} onClick=${()=>e({approve:!0})}>Allow once</button>
+  </div>`}function lo({call:n,send:e,isDead:t,onMode:s}){return n.request.kind!=="approval"?h`<button type="button" disabled=${t} onClick=${()=>s("hand")}>Answer by hand</button>`:h`<button type="button" class="primary" disabled=${t} onClick=${()=>e({approve:!0})}>Allow once</button>
     <button type="button" disabled=${t} onClick=${()=>s("refuse")}>Refuse…</button>
-    <button type="button" disabled=${t} onClick=${()=>s("edit")}>Change input…</button>`}function lo({send:n,isDead:e,onCancel:t}){let[s,r]=$("");return h`<label>Why not? The agent reads this.
+    <button type="button" disabled=${t} onClick=${()=>s("edit")}>Change input…</button>`}function co({send:n,isDead:e,onCancel:t}){let[s,r]=$("");return h`<label>Why not? The agent reads this.
       <textarea rows="2" value=${s} onInput=${i=>r(i.target.value)}></textarea></label>
     <button type="button" class="primary" disabled=${e} onClick=${()=>n({approve:!1,...s.trim()?{message:s}:{}})}>
       Refuse
     </button>
-    <button type="button" onClick=${t}>Back</button>`}function co({call:n,send:e,isDead:t,onCancel:s}){let[r,i]=$(()=>JSON.stringify(n.request.input,null,2)),o=Bs(r),a=typeof o=="object"&&o!==null&&!Array.isArray(o);return h`<label>Input
+    <button type="button" onClick=${t}>Back</button>`}function uo({call:n,send:e,isDead:t,onCancel:s}){let[r,i]=$(()=>JSON.stringify(n.request.input,null,2)),o=Bs(r),a=typeof o=="object"&&o!==null&&!Array.isArray(o);return h`<label>Input
       <textarea rows="6" class="code-input" spellcheck="false" value=${r} onInput=${l=>i(l.target.value)}></textarea></label>
     ${a?null:h`<p class="error">This is no JSON object.</p>`}
     <button type="button" class="primary" disabled=${t||!a} onClick=${()=>e({approve:!0,input:o})}>
       Allow with this input
     </button>
-    <button type="button" onClick=${s}>Back</button>`}function uo({send:n,isDead:e,onCancel:t}){let[s,r]=$(""),[i,o]=$(!1);return h`<label>Result: text or JSON
+    <button type="button" onClick=${s}>Back</button>`}function ho({send:n,isDead:e,onCancel:t}){let[s,r]=$(""),[i,o]=$(!1);return h`<label>Result: text or JSON
       <textarea rows="3" class="code-input" value=${s} onInput=${a=>r(a.target.value)}></textarea></label>
     <label class="check"><input type="checkbox" checked=${i} onChange=${a=>o(a.target.checked)} /> It failed</label>
     <button type="button" class="primary" disabled=${e} onClick=${()=>n({content:Bs(s)??s,is_error:i})}>
       Send result
     </button>
-    <button type="button" onClick=${t}>Back</button>`}function Bs(n){try{return JSON.parse(n)}catch{return}}var gt=class extends se{shouldComponentUpdate(e){return e.turn!==this.props.turn||e.user!==this.props.user}render({user:e,turn:t,session:s}){return h`<${ho} content=${e} session=${s} />
-      <${po} turn=${t} user=${e} session=${s} key=${t.id} />`}};function ho({content:n,session:e}){return h`<article class="said">
+    <button type="button" onClick=${t}>Back</button>`}function Bs(n){try{return JSON.parse(n)}catch{return}}var gt=class extends se{shouldComponentUpdate(e){return e.turn!==this.props.turn||e.user!==this.props.user}render({user:e,turn:t,session:s}){return h`<${po} content=${e} session=${s} />
+      <${fo} turn=${t} user=${e} session=${s} key=${t.id} />`}};function po({content:n,session:e}){return h`<article class="said">
     <h3 class="unseen">You</h3>
     ${n.map(t=>t.type==="text"?h`<p>${t.text}</p>`:t.type==="image"&&t.path?h`<${rt} session=${e} path=${t.path} />`:h`<p class="attached"><${M} name="file" />
         ${t.path?h`<button type="button" class="link" data-path=${t.path}>${t.path}</button>`:t.media_type}
       </p>`)}
-  </article>`}function po({turn:n,user:e,session:t}){z(n);let s=()=>n.blocks.filter(({type:r})=>r==="text").map(r=>r.text).join(`
+  </article>`}function fo({turn:n,user:e,session:t}){z(n);let s=()=>n.blocks.filter(({type:r})=>r==="text").map(r=>r.text).join(`
 
 `);return h`<article class="answered" data-turn=${n.id} aria-busy=${n.isRunning}>
     <h3 class="unseen">Agent</h3>
-    ${n.blocks.map(r=>h`<${mo} key=${r.key} block=${r} session=${t} />`)}
-    ${n.status==="error"?h`<${fo} turn=${n} user=${e} session=${t} />`:null}
+    ${n.blocks.map(r=>h`<${_o} key=${r.key} block=${r} session=${t} />`)}
+    ${n.status==="error"?h`<${go} turn=${n} user=${e} session=${t} />`:null}
     ${n.status==="cancelled"?h`<div class="ending">Stopped.</div>`:null}
-    ${n.isRunning?null:h`<${go} turn=${n} text=${s} />`}
-  </article>`}function fo({turn:n,user:e,session:t}){z(t);let s=n===t.turn&&e.every(i=>i.type==="text"||i.path),r=e.map(({type:i,text:o,path:a})=>i==="text"?{type:i,text:o}:{type:i,path:a});return h`<div class="problem">
+    ${n.isRunning?null:h`<${mo} turn=${n} text=${s} />`}
+  </article>`}function go({turn:n,user:e,session:t}){z(t);let s=n===t.turn&&e.every(i=>i.type==="text"||i.path),r=e.map(({type:i,text:o,path:a})=>i==="text"?{type:i,text:o}:{type:i,path:a});return h`<div class="problem">
     <p>${n.error??"The turn failed."}</p>
     ${s?h`<button type="button" disabled=${t.isBusy} onClick=${()=>t.send(r)}>Try again</button>`:null}
-  </div>`}function go({turn:n,text:e}){let{input_tokens:t,output_tokens:s}=n.usage;return h`<footer>
+  </div>`}function mo({turn:n,text:e}){let{input_tokens:t,output_tokens:s}=n.usage;return h`<footer>
     ${e()?h`<${W} text=${e} label="Copy answer" />`:null}
     <span title="Tokens that the model read and wrote in this turn">${ge(t)} in · ${ge(s)} out</span>
     <button type="button" class="link" data-events=${n.id}>Events</button>
-  </footer>`}function mo({block:n,session:e}){switch(n.type){case"text":return h`<${qs} block=${n} session=${e} />`;case"thinking":return h`<${_o} block=${n} session=${e} />`;case"tool":return h`<${Ds} call=${n} session=${e} />`;case"note":return h`<p class="note">${n.text}</p>`;default:return null}}function qs({block:n,session:e}){let t=T();return N(()=>{let s=(i,o)=>Wt(e,i,o),r=new ft(t.current,n,{image:s});return()=>r.close()},[n]),h`<div class="markdown" ref=${t}></div>`}function _o({block:n,session:e}){z(n);let[t,s]=$(!1);ee(n.isOpen);let{startedAt:r,endedAt:i}=n,o=r===null?null:(i??performance.now()/1e3)-r,a=o===null?"":` for ${X(Math.max(1,o))}`;return h`<details class="thinking" open=${t} onToggle=${l=>s(l.currentTarget.open)}>
+  </footer>`}function _o({block:n,session:e}){switch(n.type){case"text":return h`<${qs} block=${n} session=${e} />`;case"thinking":return h`<${bo} block=${n} session=${e} />`;case"tool":return h`<${Ds} call=${n} session=${e} />`;case"note":return h`<p class="note">${n.text}</p>`;default:return null}}function qs({block:n,session:e}){let t=T();return N(()=>{let s=(i,o)=>Wt(e,i,o),r=new ft(t.current,n,{image:s});return()=>r.close()},[n]),h`<div class="markdown" ref=${t}></div>`}function bo({block:n,session:e}){z(n);let[t,s]=$(!1);ee(n.isOpen);let{startedAt:r,endedAt:i}=n,o=r===null?null:(i??performance.now()/1e3)-r,a=o===null?"":` for ${X(Math.max(1,o))}`;return h`<details class="thinking" open=${t} onToggle=${l=>s(l.currentTarget.open)}>
     <summary>${n.isOpen?`Thinking${a}\u2026`:`Thought${a}`}</summary>
     ${t?h`<${qs} block=${n} session=${e} />`:null}
-  </details>`}var bo=["List my files","Plot sin x","What can you do?"];function Ns({session:n,models:e,onSend:t}){return h`<div class="welcome">
+  </details>`}var ko=["List my files","Plot sin x","What can you do?"];function Ns({session:n,models:e,onSend:t}){return h`<div class="welcome">
     <h2>What should the agent do?</h2>
     <div class="suggestions">
-      ${bo.map(s=>h`<button type="button" onClick=${()=>t(s)}>${s}</button>`)}
+      ${ko.map(s=>h`<button type="button" onClick=${()=>t(s)}>${s}</button>`)}
     </div>
-    ${n.id?null:h`<${ko} session=${n} models=${e} />`}
-  </div>`}function ko({session:n,models:e}){let[t,s]=$(n.wishes),r=a=>{let l={...t,...a};for(let p of Object.keys(l))l[p]===void 0&&delete l[p];n.wishes=l,s(l)},i=a=>a.trim()||void 0,o=a=>{let l=a.split(/[\s,]+/).filter(Boolean);return l.length?l:void 0};return h`<details class="wishes">
+    ${n.id?null:h`<${$o} session=${n} models=${e} />`}
+  </div>`}function $o({session:n,models:e}){let[t,s]=$(n.wishes),r=a=>{let l={...t,...a};for(let p of Object.keys(l))l[p]===void 0&&delete l[p];n.wishes=l,s(l)},i=a=>a.trim()||void 0,o=a=>{let l=a.split(/[\s,]+/).filter(Boolean);return l.length?l:void 0};return h`<details class="wishes">
     <summary>Options of this session</summary>
     <label>Model
       <select onChange=${a=>r({model:i(a.target.value)})}>
@@ -202,20 +202,20 @@ ${k}`)?`    ${L.replace(/^ {0,3}/,"")}`:k;f+=`
       <div class="content" ref=${i}>
         ${_>0?h`<button type="button" class="earlier" onClick=${()=>c(p+js)}>Show earlier messages</button>`:null}
         ${u.slice(_).map(m=>h`<${gt} key=${m.turn.id} ...${m} session=${n} />`)}
-        <${$o} session=${n} models=${t} onSend=${f} onLeave=${s} />
+        <${xo} session=${n} models=${t} onSend=${f} onLeave=${s} />
       </div>
     </div>
     <div class="bottom">
       <div class="status-line">
-        <${xo} session=${n} />
+        <${wo} session=${n} />
         ${a?null:h`<button type="button" class="to-end" onClick=${()=>o.current.toEnd()}><${M} name="down" /> New</button>`}
       </div>
       <${jt} problem=${n.state==="failed"?null:n.problem} onDismiss=${()=>n.dismiss()} />
       ${n.state==="gone"?null:h`<${cs} session=${n} onSend=${f} models=${t} />`}
     </div>
-  </div>`}function $o({session:n,models:e,onSend:t,onLeave:s}){return n.state==="loading"?h`<p class="place">Loading…</p>`:n.state==="failed"?h`<${jt} problem=${n.problem} />`:n.state==="gone"?h`<div class="place"><p>This session has expired.</p><button type="button" onClick=${s}>New session</button></div>`:n.entries.length?null:h`<${Ns} session=${n} models=${e} onSend=${t} />`}function xo({session:n}){let{turn:e}=n;z(e);let t=wo(n);ee(!!t);let s=e?.isRunning?e.blocks.findLast(i=>i.state==="running"):null;v(()=>{s&&ae.say(`Running ${s.name}`)},[s]);let r=e?.isRunning?e.waiting[0]:null;return v(()=>{r&&ae.alert(r.state==="asks"?`${r.name} waits for your approval.`:`${r.name} waits for an answer.`)},[r]),h`<p class=${`status${n.link==="lost"?" lost":""}`}>${t?h`<span class="pulse"></span>${t}`:null}</p>`}function wo({turn:n,link:e,isSending:t}){if(e==="lost"&&(t||n?.isRunning))return t?"Connection lost. Your message is sent as soon as it is back\u2026":"Connection lost. The turn goes on. Reconnecting\u2026";if(t&&!n?.isRunning)return"Sending\u2026";if(!n?.isRunning)return"";if(n.isCancelling)return"Stopping\u2026";let[s]=n.waiting;if(s)return s.state==="asks"?`Waiting for you: ${s.name}`:`Waiting for your program: ${s.name}`;let r=n.blocks.filter(o=>o.state==="running");if(r.length){let o=r[0].executingAt;return`Working: ${r.map(({name:a})=>a).join(", ")}${o===null?"":` \xB7 ${X(performance.now()/1e3-o)}`}`}let i=n.openBlock;return i?.type==="thinking"?"Thinking\u2026":i?.type==="text"?"Writing\u2026":i?`Preparing: ${i.name}`:"Working\u2026"}var gn=(n,e)=>n?`${n}/${e}`:e,mn=n=>n.split("/").slice(0,-1).join("/");function Hs({session:n,file:e,onFile:t}){z(n);let[s,r]=$(e?mn(e):""),[i,o]=$(null),[a,l]=$(null),[p,c]=$([]),d=T(),f=T(0),u=async()=>{let g=++f.current,k=[],x=null;try{n.id&&(k=await Ht(n,s))}catch(w){x=w.message}g===f.current&&(o(k),l(x))};v(()=>{u()},[n.id,s,n.filesVersion]),v(()=>{e&&r(mn(e))},[e]);let _=async g=>{for(let k of g){let x={name:k.name,progress:0};c(b=>[...b,x]);let w=()=>c(b=>[...b]);try{await n.ensure(),await Ut(n,gn(s,k.name),k,b=>{x.progress=b,w()}),c(b=>b.filter(S=>S!==x)),n.filesChanged()}catch(b){x.error=b.message,w()}}},m=So(_);return e?h`<${To} key=${e} session=${n} path=${e} version=${n.filesVersion} onBack=${()=>t(null)} />`:h`<div ref=${m.ref} class=${`files${m.is?" drop":""}`}>
+  </div>`}function xo({session:n,models:e,onSend:t,onLeave:s}){return n.state==="loading"?h`<p class="place">Loading…</p>`:n.state==="failed"?h`<${jt} problem=${n.problem} />`:n.state==="gone"?h`<div class="place"><p>This session has expired.</p><button type="button" onClick=${s}>New session</button></div>`:n.entries.length?null:h`<${Ns} session=${n} models=${e} onSend=${t} />`}function wo({session:n}){let{turn:e}=n;z(e);let t=yo(n);ee(!!t);let s=e?.isRunning?e.blocks.findLast(i=>i.state==="running"):null;v(()=>{s&&ae.say(`Running ${s.name}`)},[s]);let r=e?.isRunning?e.waiting[0]:null;return v(()=>{r&&ae.alert(r.state==="asks"?`${r.name} waits for your approval.`:`${r.name} waits for an answer.`)},[r]),h`<p class=${`status${n.link==="lost"?" lost":""}`}>${t?h`<span class="pulse"></span>${t}`:null}</p>`}function yo({turn:n,link:e,isSending:t}){if(e==="lost"&&(t||n?.isRunning))return t?"Connection lost. Your message is sent as soon as it is back\u2026":"Connection lost. The turn goes on. Reconnecting\u2026";if(t&&!n?.isRunning)return"Sending\u2026";if(!n?.isRunning)return"";if(n.isCancelling)return"Stopping\u2026";let[s]=n.waiting;if(s)return s.state==="asks"?`Waiting for you: ${s.name}`:`Waiting for your program: ${s.name}`;let r=n.blocks.filter(o=>o.state==="running");if(r.length){let o=r[0].executingAt;return`Working: ${r.map(({name:a})=>a).join(", ")}${o===null?"":` \xB7 ${X(performance.now()/1e3-o)}`}`}let i=n.openBlock;return i?.type==="thinking"?"Thinking\u2026":i?.type==="text"?"Writing\u2026":i?`Preparing: ${i.name}`:"Working\u2026"}var gn=(n,e)=>n?`${n}/${e}`:e,mn=n=>n.split("/").slice(0,-1).join("/");function Hs({session:n,file:e,onFile:t}){z(n);let[s,r]=$(e?mn(e):""),[i,o]=$(null),[a,l]=$(null),[p,c]=$([]),d=T(),f=T(0),u=async()=>{let g=++f.current,k=[],x=null;try{n.id&&(k=await Ht(n,s))}catch(w){x=w.message}g===f.current&&(o(k),l(x))};v(()=>{u()},[n.id,s,n.filesVersion]),v(()=>{e&&r(mn(e))},[e]);let _=async g=>{for(let k of g){let x={name:k.name,progress:0};c(b=>[...b,x]);let w=()=>c(b=>[...b]);try{await n.ensure(),await Ut(n,gn(s,k.name),k,b=>{x.progress=b,w()}),c(b=>b.filter(S=>S!==x)),n.filesChanged()}catch(b){x.error=b.message,w()}}},m=To(_);return e?h`<${Co} key=${e} session=${n} path=${e} version=${n.filesVersion} onBack=${()=>t(null)} />`:h`<div ref=${m.ref} class=${`files${m.is?" drop":""}`}>
     <div class="tools">
-      <${yo} path=${s} onFolder=${r} />
+      <${vo} path=${s} onFolder=${r} />
       <input type="file" multiple hidden ref=${d} onChange=${g=>{_([...g.target.files]),g.target.value=""}} />
       <${D} icon="upload" label="Upload files into this folder" onClick=${()=>d.current.click()} />
       <${D} icon="refresh" label="Look again" onClick=${()=>u()} />
@@ -226,18 +226,18 @@ ${k}`)?`    ${L.replace(/^ {0,3}/,"")}`:k;f+=`
       ${g.error?h`<${D} icon="close" label="Dismiss" onClick=${()=>c(p.filter(k=>k!==g))} />`:null}
     </li>`)}</ul>
     <ul class="entries">
-      ${i?.map(g=>h`<${vo} key=${g.name} entry=${g} onOpen=${()=>g.type==="directory"?r(gn(s,g.name)):t(gn(s,g.name))} />`)}
+      ${i?.map(g=>h`<${So} key=${g.name} entry=${g} onOpen=${()=>g.type==="directory"?r(gn(s,g.name)):t(gn(s,g.name))} />`)}
     </ul>
     ${i?.length===0&&!a?h`<p class="place">No files here. Drop some, and the agent can read them.</p>`:null}
-  </div>`}function yo({path:n,onFolder:e}){let t=n?n.split("/"):[];return h`<nav class="crumbs" aria-label="Folder">
+  </div>`}function vo({path:n,onFolder:e}){let t=n?n.split("/"):[];return h`<nav class="crumbs" aria-label="Folder">
     <button type="button" class="link" onClick=${()=>e("")}>workspace</button>
     ${t.map((s,r)=>h`<span>/</span><button type="button" class="link" onClick=${()=>e(t.slice(0,r+1).join("/"))}>${s}</button>`)}
-  </nav>`}function vo({entry:n,onOpen:e}){let t=n.type==="directory";return h`<li><button type="button" onClick=${e}>
+  </nav>`}function So({entry:n,onOpen:e}){let t=n.type==="directory";return h`<li><button type="button" onClick=${e}>
     <${M} name=${t?"folder":"file"} />
     <span class="name">${n.name}${t?"/":""}</span>
     <small>${t?"":me(n.size)}</small>
     <small title=${ke(n.modified)}>${be(n.modified)}</small>
-  </button></li>`}function So(n){let e=T(),[t,s]=$(!1),r=T();return r.current=n,N(()=>{let i=e.current;if(i)return _n(i,s,o=>r.current(o))}),{ref:e,is:t}}function _n(n,e,t){let s={dragover(r){r.dataTransfer.types.includes("Files")&&(r.preventDefault(),r.stopPropagation(),e(!0))},dragleave(r){n.contains(r.relatedTarget)||e(!1)},drop(r){r.dataTransfer.files.length&&(r.preventDefault(),r.stopPropagation(),e(!1),t([...r.dataTransfer.files]))}};for(let[r,i]of Object.entries(s))n.addEventListener(r,i);return()=>{for(let[r,i]of Object.entries(s))n.removeEventListener(r,i)}}function To({session:n,path:e,version:t,onBack:s}){let[r,i]=$(null),[o,a]=$(null),[l,p]=$(null),[c,d]=$(!1),f=ve(e)!==null,u=e.split("/").pop();v(()=>{(async()=>{let x=(await Ht(n,mn(e))).find(w=>w.name===u);if(!x)throw new Error("There is no such file any more.");i(x),f||a(await as(n,e,x.size))})().then(()=>p(null),k=>p(k.message))},[e,t]);let _=g=>()=>g().catch(k=>k.name!=="AbortError"&&p(k.message)),m=async()=>c?(await ls(n,e),n.filesChanged(),s()):d(!0);return h`<div class="preview">
+  </button></li>`}function To(n){let e=T(),[t,s]=$(!1),r=T();return r.current=n,N(()=>{let i=e.current;if(i)return _n(i,s,o=>r.current(o))}),{ref:e,is:t}}function _n(n,e,t){let s={dragover(r){r.dataTransfer.types.includes("Files")&&(r.preventDefault(),r.stopPropagation(),e(!0))},dragleave(r){n.contains(r.relatedTarget)||e(!1)},drop(r){r.dataTransfer.files.length&&(r.preventDefault(),r.stopPropagation(),e(!1),t([...r.dataTransfer.files]))}};for(let[r,i]of Object.entries(s))n.addEventListener(r,i);return()=>{for(let[r,i]of Object.entries(s))n.removeEventListener(r,i)}}function Co({session:n,path:e,version:t,onBack:s}){let[r,i]=$(null),[o,a]=$(null),[l,p]=$(null),[c,d]=$(!1),f=ve(e)!==null,u=e.split("/").pop();v(()=>{(async()=>{let x=(await Ht(n,mn(e))).find(w=>w.name===u);if(!x)throw new Error("There is no such file any more.");i(x),f||a(await as(n,e,x.size))})().then(()=>p(null),k=>p(k.message))},[e,t]);let _=g=>()=>g().catch(k=>k.name!=="AbortError"&&p(k.message)),m=async()=>c?(await ls(n,e),n.filesChanged(),s()):d(!0);return h`<div class="preview">
     <div class="tools">
       <${D} icon="back" label="Back to the list" onClick=${s} />
       <strong class="name" title=${e}>${u}</strong>
@@ -249,10 +249,10 @@ ${k}`)?`    ${L.replace(/^ {0,3}/,"")}`:k;f+=`
     ${r?h`<p class="facts">${me(r.size)} · ${ke(r.modified)}${o!==null?h` <${W} text=${()=>o} />`:null}</p>`:null}
     ${l?h`<p class="error">${l}</p>`:null}
     ${f&&r?h`<${rt} session=${n} path=${e} key=${t} />`:null}
-    ${o!==null?h`<${Co} text=${o} name=${u} />`:null}
+    ${o!==null?h`<${Ro} text=${o} name=${u} />`:null}
     ${o!==null&&r.size>st?h`<p class="place">The first ${me(st)} are shown.</p>`:null}
     ${r&&!f&&o===null&&!l?h`<p class="place">This file is no text. Download it to see it.</p>`:null}
-  </div>`}function Co({text:n,name:e}){let t=T();return v(()=>{an(t.current,n),ht(t.current,/\.([^.]+)$/.exec(e)?.[1]??e)},[n,e]),h`<pre tabindex="0"><code ref=${t}></code></pre>`}var Be=24,Us=20,Ro=200;function Zs({session:n,turnId:e,onTurn:t}){z(n);let{entries:s}=n,r=s.find(m=>m.turn.id===e)?.turn??n.turn,i=Ao(n,r),[o,a]=$(""),[l,p]=$(null);if(!r)return h`<p class="place">The events of a turn stand here, as the server sent them.</p>`;let c=o.trim().toLowerCase(),d=c?i.filter(m=>`${m.type} ${m.text}`.toLowerCase().includes(c)):i,f=i.find(m=>m.at!==null)?.at??0,u=()=>d.map(m=>JSON.stringify({sequence_number:m.seq,event:m.type,data:JSON.parse(m.text)})).join(`
+  </div>`}function Ro({text:n,name:e}){let t=T();return v(()=>{an(t.current,n),ht(t.current,/\.([^.]+)$/.exec(e)?.[1]??e)},[n,e]),h`<pre tabindex="0"><code ref=${t}></code></pre>`}var Be=24,Us=20,Eo=200;function Zs({session:n,turnId:e,onTurn:t}){z(n);let{entries:s}=n,r=s.find(m=>m.turn.id===e)?.turn??n.turn,i=Po(n,r),[o,a]=$(""),[l,p]=$(null);if(!r)return h`<p class="place">The events of a turn stand here, as the server sent them.</p>`;let c=o.trim().toLowerCase(),d=c?i.filter(m=>`${m.type} ${m.text}`.toLowerCase().includes(c)):i,f=i.find(m=>m.at!==null)?.at??0,u=()=>d.map(m=>JSON.stringify({sequence_number:m.seq,event:m.type,data:JSON.parse(m.text)})).join(`
 `),_=l===null?null:i.find(({seq:m})=>m===l);return h`<div class="events">
     <div class="tools">
       <select aria-label="Turn" value=${r.id} onChange=${m=>t(m.target.value)}>
@@ -262,16 +262,16 @@ ${k}`)?`    ${L.replace(/^ {0,3}/,"")}`:k;f+=`
       <${W} text=${u} label="Copy" />
     </div>
     <div class="event-row head" aria-hidden="true"><span>seq</span><span>+s</span><span>event</span><span>data</span></div>
-    <${Mo} rows=${d} start=${f} opened=${l} onOpen=${m=>p(m===l?null:m)} />
+    <${Lo} rows=${d} start=${f} opened=${l} onOpen=${m=>p(m===l?null:m)} />
     ${_?h`<div class="event-detail">
       <div class="label"><span>${_.type}</span><${W} text=${()=>Ws(_.text)} /></div>
       <pre tabindex="0">${Ws(_.text)}</pre></div>`:null}
     <p class="facts">${d.length===i.length?`${i.length} events`:`${d.length} of ${i.length} events`}</p>
-  </div>`}var Eo=({seq:n,text:e})=>e.slice(0,240).replace(`,"sequence_number":${n}}`,"}").replace(`{"sequence_number":${n}}`,"{}"),Ws=n=>JSON.stringify(JSON.parse(n),null,2);function Ao(n,e){z(e);let[,t]=$(0),s=e&&!e.log.length&&!e.isRunning;return v(()=>{if(!e)return;let r={id:0},i=()=>{e.isRunning&&t(o=>o+1),r.id=setTimeout(()=>requestAnimationFrame(i),200)};return i(),()=>clearTimeout(r.id)},[e]),v(()=>{if(!s)return;let r=new AbortController;return Po(n,e,r.signal).then(()=>t(i=>i+1)).catch(()=>{}),()=>r.abort()},[e,s]),e?.log??[]}async function Po(n,e,t){let s=await n.api.fetch("GET",I(n.id,`/responses/${e.id}/events`),{signal:t}),r=[];for await(let i of Ve(s.body,t))r.push(...i.map(({seq:o,type:a,text:l})=>({seq:o,at:null,type:a,text:l})));e.log=r}function Mo({rows:n,start:e,opened:t,onOpen:s}){let r=T(),[i,o]=$(0),a=T(!0);v(()=>{a.current&&(r.current.scrollTop=r.current.scrollHeight)},[n.length]);let l=({currentTarget:{scrollTop:d,scrollHeight:f,clientHeight:u}})=>{a.current=f-d-u<=Be*2,o(d)},p=Math.max(0,Math.floor(i/Be)-Us),c=Math.min(Ro,Math.ceil((r.current?.clientHeight??600)/Be)+2*Us);return h`<div class="event-rows" ref=${r} onScroll=${l} tabindex="0" role="group" aria-label="Events">
+  </div>`}var Ao=({seq:n,text:e})=>e.slice(0,240).replace(`,"sequence_number":${n}}`,"}").replace(`{"sequence_number":${n}}`,"{}"),Ws=n=>JSON.stringify(JSON.parse(n),null,2);function Po(n,e){z(e);let[,t]=$(0),s=e&&!e.log.length&&!e.isRunning;return v(()=>{if(!e)return;let r={id:0},i=()=>{e.isRunning&&t(o=>o+1),r.id=setTimeout(()=>requestAnimationFrame(i),200)};return i(),()=>clearTimeout(r.id)},[e]),v(()=>{if(!s)return;let r=new AbortController;return Mo(n,e,r.signal).then(()=>t(i=>i+1)).catch(()=>{}),()=>r.abort()},[e,s]),e?.log??[]}async function Mo(n,e,t){let s=await n.api.fetch("GET",I(n.id,`/responses/${e.id}/events`),{signal:t}),r=[];for await(let i of Ve(s.body,t))r.push(...i.map(({seq:o,type:a,text:l})=>({seq:o,at:null,type:a,text:l})));e.log=r}function Lo({rows:n,start:e,opened:t,onOpen:s}){let r=T(),[i,o]=$(0),a=T(!0);v(()=>{a.current&&(r.current.scrollTop=r.current.scrollHeight)},[n.length]);let l=({currentTarget:{scrollTop:d,scrollHeight:f,clientHeight:u}})=>{a.current=f-d-u<=Be*2,o(d)},p=Math.max(0,Math.floor(i/Be)-Us),c=Math.min(Eo,Math.ceil((r.current?.clientHeight??600)/Be)+2*Us);return h`<div class="event-rows" ref=${r} onScroll=${l} tabindex="0" role="group" aria-label="Events">
     <div class="event-space" style=${{height:`${n.length*Be}px`}}>
       ${n.slice(p,p+c).map((d,f)=>h`<button type="button" key=${d.seq} class="event-row" aria-expanded=${d.seq===t}
           style=${{top:`${(p+f)*Be}px`}} onClick=${()=>s(d.seq)}>
-          <span>${d.seq}</span><span>${d.at===null?"\u2013":(d.at-e).toFixed(1)}</span><span>${d.type}</span><span>${Eo(d)}</span>
+          <span>${d.seq}</span><span>${d.at===null?"\u2013":(d.at-e).toFixed(1)}</span><span>${d.type}</span><span>${Ao(d)}</span>
         </button>`)}
     </div>
   </div>`}var bn={files:"Files",events:"Events"};function Ks({session:n,view:e,onView:t}){let s=ye("(min-width: 1100px)");if(!e)return null;let r=()=>t(null),i=h`<div class="panel-box">
@@ -296,18 +296,18 @@ ${k}`)?`    ${L.replace(/^ {0,3}/,"")}`:k;f+=`
       <label>Model
         <select value=${a} onChange=${g=>l(g.target.value)}>
           ${r.model?null:h`<option value="">the server's own</option>`}
-          ${Lo(e,r.model).map(g=>h`<option value=${g}>${g}</option>`)}
+          ${Io(e,r.model).map(g=>h`<option value=${g}>${g}</option>`)}
         </select></label>
       <p class="facts">${r.id} <${W} text=${()=>r.id} /></p>
       <p class="facts">Made ${ke(r.created_at)}; ${r.persistent?`kept until ${ke(r.created_at+r.ttl)}`:"gone 5 minutes after its last turn"}.</p>
       ${p?h`<p class="error" role="alert">${p}</p>`:null}
     </form>
-  <//>`}var Lo=(n,e)=>[...new Set([...e?[e]:[],...n.map(({id:t})=>t)])];function Gs({sessions:n,current:e,onOpen:t,onSignOut:s,version:r}){z(n);let[i,o]=$(""),a=i.trim().toLowerCase(),l=n.records.filter(p=>!a||V(p).toLowerCase().includes(a));return ee(l.some(p=>p.busy)),h`<nav class="sidebar" aria-label="Sessions">
+  <//>`}var Io=(n,e)=>[...new Set([...e?[e]:[],...n.map(({id:t})=>t)])];function Gs({sessions:n,current:e,onOpen:t,onSignOut:s,version:r}){z(n);let[i,o]=$(""),a=i.trim().toLowerCase(),l=n.records.filter(p=>!a||V(p).toLowerCase().includes(a));return ee(l.some(p=>p.busy)),h`<nav class="sidebar" aria-label="Sessions">
     <button type="button" class="new-session" onClick=${()=>t(null)}><${M} name="new" /> New session</button>
     <input type="search" class="filter" id="session-filter" aria-label="Find a session" placeholder="Find a session" value=${i}
       onInput=${p=>o(p.target.value)} />
     <ul>
-      ${l.map(p=>h`<${Io} key=${p.id} record=${p} now=${n.api.now()} isCurrent=${p.id===e} onOpen=${t} />`)}
+      ${l.map(p=>h`<${Oo} key=${p.id} record=${p} now=${n.api.now()} isCurrent=${p.id===e} onOpen=${t} />`)}
     </ul>
     ${n.isLoaded&&!l.length?h`<p class="place">${a?"None of that name.":"No sessions yet."}</p>`:null}
     ${n.hasMore?h`<button type="button" class="earlier" onClick=${()=>n.more()}>Show more</button>`:null}
@@ -317,7 +317,7 @@ ${k}`)?`    ${L.replace(/^ {0,3}/,"")}`:k;f+=`
       <a href="docs" target="_blank" rel="noopener">API</a>
       <button type="button" class="link" onClick=${s}>Sign out</button>
     </footer>
-  </nav>`}function Io({record:n,now:e,isCurrent:t,onOpen:s}){let r=n.pending_calls>0,i=l=>{l.ctrlKey||l.metaKey||l.shiftKey||(l.preventDefault(),s(n.id))},{status:o}=n.metadata,a=`working ${X(e-n.last_activity)}${typeof o=="string"&&o?` \xB7 ${o}`:""}`;return h`<li>
+  </nav>`}function Oo({record:n,now:e,isCurrent:t,onOpen:s}){let r=n.pending_calls>0,i=l=>{l.ctrlKey||l.metaKey||l.shiftKey||(l.preventDefault(),s(n.id))},{status:o}=n.metadata,a=`working ${X(e-n.last_activity)}${typeof o=="string"&&o?` \xB7 ${o}`:""}`;return h`<li>
     <a href=${`?s=${n.id}`} aria-current=${t?"page":void 0} onClick=${i}>
       <span class="name">${V(n)}</span>
       <span class=${`doing ${r?"needs":n.busy?"works":""}`}>
@@ -338,19 +338,19 @@ ${k}`)?`    ${L.replace(/^ {0,3}/,"")}`:k;f+=`
       <p class="hint">It is kept in this tab, and sent to this server alone.</p>
     </form>
   </main>`}function Qs(n,e){let t=T(!1),s=T(!1),r=e.records.some(l=>l.pending_calls>0)||n.turn?.isRunning&&n.turn.waiting.length>0,i=n.isBusy||e.records.some(l=>l.busy);t.current&&!i&&document.hidden&&(s.current=!0),t.current=i;let o=r?"? ":i?"\u25CF ":s.current?"\u2713 ":"",a=n.record?`${V(n.record)} \xB7 `:"";v(()=>{document.title=`${o}${a}turnwire`},[o,a]),v(()=>{let l=()=>{document.hidden||!s.current||(s.current=!1,document.title=document.title.replace(/^✓ /,""))};return document.addEventListener("visibilitychange",l),()=>document.removeEventListener("visibilitychange",l)},[])}function Ys(n){let e=T();e.current=n,v(()=>{let t=s=>{if(s.isComposing||s.defaultPrevented)return;let r=s.ctrlKey||s.metaKey,i=null;r&&s.key.toLowerCase()==="k"?i=e.current.onSessions:r&&s.key==="."?i=e.current.onStop:s.key==="Escape"&&!document.querySelector("dialog[open]")&&(i=e.current.onEscape),i&&(s.preventDefault(),i())};return document.addEventListener("keydown",t),()=>document.removeEventListener("keydown",t)},[])}function Js({initialKey:n}){let[e,t]=$(n),[s,r]=$(null),i=a=>{Xe(a),r(null),t(a)},o=(a=null)=>{Xe(null),a||Kn(),r(a),t(null)};return v(()=>{let a=()=>location.hash.startsWith("#key=")&&i(Ke());return window.addEventListener("hashchange",a),()=>window.removeEventListener("hashchange",a)},[]),h`
-    ${e?h`<${Oo} key=${e} secret=${e} onLeave=${o} />`:h`<${Vs} reason=${s} onKey=${i} />`}
-    <${rs} />`}var kn=()=>new URLSearchParams(location.search).get("s");function Oo({secret:n,onLeave:e}){let t=T(!1),s=()=>{t.current||e("This key no longer works. Your text is kept.")};v(()=>()=>{t.current=!0},[]);let r=pe(()=>new de(n,s),[]),i=pe(()=>new tt(r),[]),{session:o,open:a}=No(r,i),l=jo(r),[p,c]=$(null),[d,f]=$(!1),[u,_]=$(!1),m=ye("(min-width: 720px)");z(o,i),Qs(o,i);let g=S=>{f(!1),a(S)};v(()=>c(S=>S&&{tab:S.tab}),[o]),Ys({onSessions(){m||f(!0),setTimeout(()=>document.getElementById("session-filter")?.focus())},onStop:()=>o.stop(),onEscape:()=>c(null)});let k=S=>c(p?.tab===S?null:{tab:S}),x=(S,O)=>c(S==="files"?{tab:S,file:O}:{tab:S,turnId:O}),w=async()=>{await i.remove(o.id),a(null)},b=h`<${Gs} sessions=${i} current=${o.id} onOpen=${g} onSignOut=${()=>e()} version=${l.version} />`;return h`<div class=${`app${p?" with-panel":""}`}>
-    <${zo} session=${o} view=${p} onToggle=${k} onList=${m?null:()=>f(!0)}
+    ${e?h`<${zo} key=${e} secret=${e} onLeave=${o} />`:h`<${Vs} reason=${s} onKey=${i} />`}
+    <${rs} />`}var kn=()=>new URLSearchParams(location.search).get("s");function zo({secret:n,onLeave:e}){let t=T(!1),s=()=>{t.current||e("This key no longer works. Your text is kept.")};v(()=>()=>{t.current=!0},[]);let r=pe(()=>new de(n,s),[]),i=pe(()=>new tt(r),[]),{session:o,open:a}=jo(r,i),l=Fo(r),[p,c]=$(null),[d,f]=$(!1),[u,_]=$(!1),m=ye("(min-width: 720px)");z(o,i),Qs(o,i);let g=S=>{f(!1),a(S)};v(()=>c(S=>S&&{tab:S.tab}),[o]),Ys({onSessions(){m||f(!0),setTimeout(()=>document.getElementById("session-filter")?.focus())},onStop:()=>o.stop(),onEscape:()=>c(null)});let k=S=>c(p?.tab===S?null:{tab:S}),x=(S,O)=>c(S==="files"?{tab:S,file:O}:{tab:S,turnId:O}),w=async()=>{await i.remove(o.id),a(null)},b=h`<${Gs} sessions=${i} current=${o.id} onOpen=${g} onSignOut=${()=>e()} version=${l.version} />`;return h`<div class=${`app${p?" with-panel":""}`}>
+    <${Do} session=${o} view=${p} onToggle=${k} onList=${m?null:()=>f(!0)}
       onSettings=${o.record?()=>_(!0):null} />
     ${m?b:null}
     ${!m&&d?h`<${we} title="Sessions" full=${!0} onClose=${()=>f(!1)}>
       <div class="list-close"><${D} icon="close" label="Close the list" onClick=${()=>f(!1)} /></div>${b}<//>`:null}
-    <${Do} session=${o}>
+    <${Bo} session=${o}>
       <${Fs} key=${o.uid} session=${o} models=${l.models} onOpen=${x} onLeave=${()=>a(null)} />
     <//>
     <${Ks} key=${`panel ${o.uid}`} session=${o} view=${p} onView=${c} />
     ${u&&o.record?h`<${Xs} session=${o} models=${l.models} onClose=${()=>_(!1)} onDelete=${w} />`:null}
-  </div>`}function zo({session:n,view:e,onToggle:t,onList:s,onSettings:r}){let{input:i,output:o}=n.usage;return h`<header class="top">
+  </div>`}function Do({session:n,view:e,onToggle:t,onList:s,onSettings:r}){let{input:i,output:o}=n.usage;return h`<header class="top">
     ${s?h`<${D} icon="menu" label="Sessions" onClick=${s} />`:h`<span class="brand"><${nt} /> turnwire</span>`}
     <h1>${n.record?V(n.record):"New session"}</h1>
     ${r?h`<${D} icon="more" label="Session settings" onClick=${r} />`:null}
@@ -358,4 +358,4 @@ ${k}`)?`    ${L.replace(/^ {0,3}/,"")}`:k;f+=`
     <span class="space"></span>
     ${["files","events"].map(a=>h`<button type="button" class="icon-button" aria-label=${a==="files"?"Files":"Events"} aria-pressed=${e?.tab===a} onClick=${()=>t(a)}>
       <${M} name=${a} /><span>${a==="files"?"Files":"Events"}</span></button>`)}
-  </header>`}function Do({session:n,children:e}){let t=T(),[s,r]=$(!1);return N(()=>_n(t.current,r,i=>n.onFiles?.(i)),[n]),h`<main ref=${t} class=${s?"drop":""}>${e}</main>`}function Bo({status:n,error:e}){n==="error"?ae.alert(e):ae.say(n==="completed"?"Answer complete":"Stopped")}var qo=0;function No(n,e){let t=Et(l=>{let p=new et(n,l,{created:c=>p===i.current&&history.replaceState(null,"",`?s=${c}`),changed:()=>e.touch(),ended:Bo});return p.uid=++qo,l&&p.load(),p},[]),[s,r]=$(()=>t(kn())),i=T(s);i.current=s;let o=l=>{i.current.close(),r(t(l))};return v(()=>{let l=e.start(),p=()=>kn()!==i.current.id&&o(kn());window.addEventListener("popstate",p);let c=e.subscribe(()=>{let d=e.records.find(({id:f})=>f===i.current.id);d&&i.current.see(d)});return()=>{l(),c(),window.removeEventListener("popstate",p),i.current.close()}},[]),{session:s,open:l=>{l&&l===i.current.id||(history.pushState(null,"",l?`?s=${l}`:location.pathname),o(l))}}}function jo(n){let[e,t]=$({version:"",models:[]});return v(()=>{Promise.all([n.json("GET","health"),n.json("GET","v1/models")]).then(([{version:s},r])=>t({version:s,models:r})).catch(()=>{})},[]),e}for(let n of["dragover","drop"])window.addEventListener(n,e=>e.preventDefault());vt(h`<${Js} initialKey=${Ke()} />`,document.getElementById("app"));
+  </header>`}function Bo({session:n,children:e}){let t=T(),[s,r]=$(!1);return N(()=>_n(t.current,r,i=>n.onFiles?.(i)),[n]),h`<main ref=${t} class=${s?"drop":""}>${e}</main>`}function qo({status:n,error:e}){n==="error"?ae.alert(e):ae.say(n==="completed"?"Answer complete":"Stopped")}var No=0;function jo(n,e){let t=Et(l=>{let p=new et(n,l,{created:c=>p===i.current&&history.replaceState(null,"",`?s=${c}`),changed:()=>e.touch(),ended:qo});return p.uid=++No,l&&p.load(),p},[]),[s,r]=$(()=>t(kn())),i=T(s);i.current=s;let o=l=>{i.current.close(),r(t(l))};return v(()=>{let l=e.start(),p=()=>kn()!==i.current.id&&o(kn());window.addEventListener("popstate",p);let c=e.subscribe(()=>{let d=e.records.find(({id:f})=>f===i.current.id);d&&i.current.see(d)});return()=>{l(),c(),window.removeEventListener("popstate",p),i.current.close()}},[]),{session:s,open:l=>{l&&l===i.current.id||(history.pushState(null,"",l?`?s=${l}`:location.pathname),o(l))}}}function Fo(n){let[e,t]=$({version:"",models:[]});return v(()=>{Promise.all([n.json("GET","health"),n.json("GET","v1/models")]).then(([{version:s},r])=>t({version:s,models:r})).catch(()=>{})},[]),e}for(let n of["dragover","drop"])window.addEventListener(n,e=>e.preventDefault());vt(h`<${Js} initialKey=${Ke()} />`,document.getElementById("app"));

@@ -26,7 +26,7 @@ from turnwire.seams.store import (
     Store,
     Turn,
 )
-from turnwire.stores.common import require_condition
+from turnwire.stores.common import delete_in_bites, require_condition
 from turnwire.stores.migrations import load_migrations
 from turnwire.stores.postgres import calls, log, sessions, sweep, turns
 from turnwire.stores.postgres.connection import connect, is_outage
@@ -34,9 +34,6 @@ from turnwire.stores.postgres.database import Database, Operation
 from turnwire.stores.postgres.hold import Hold, close_quietly
 from turnwire.stores.postgres.schema import check_database, connect_or_refuse, migrate, refusal
 from turnwire.stores.postgres.writer import Writer
-
-DELETED_AT_ONCE = 500
-"""Sessions that one transaction of a bulk delete marks."""
 
 OPEN_TRIES = 3
 """A connection that is lost while the store is opened is made again: the database may just be starting, too."""
@@ -140,17 +137,13 @@ class PostgresStore:
         return expired
 
     async def _sweep(self, sweep_: sessions.Sweep, limit: int | None) -> int:
-        """Delete sessions, a bite at a time; how many."""
-        deleted = 0
-        while limit is None or deleted < limit:
-            bite = DELETED_AT_ONCE if limit is None else min(DELETED_AT_ONCE, limit - deleted)
-            found = await self._database.read(partial(sessions.find, sweep=sweep_, limit=bite))
-            if not found:
-                break
-            deleted += await self._database.write(
+        return await delete_in_bites(
+            lambda bite: self._database.read(partial(sessions.find, sweep=sweep_, limit=bite)),
+            lambda found: self._database.write(
                 partial(sessions.delete_found, sweep=sweep_, found=found, now=self._now())
-            )
-        return deleted
+            ),
+            limit,
+        )
 
     async def purge_sessions(self, *, limit: int, remove_files: RemoveFiles | None = None) -> list[Session]:
         purged: list[Session] = []

@@ -30,7 +30,7 @@ from turnwire.seams.store import (
     StoreUnavailable,
     Turn,
 )
-from turnwire.stores.common import RETRY_AFTER_S, require_condition
+from turnwire.stores.common import RETRY_AFTER_S, delete_in_bites, require_condition
 from turnwire.stores.sqlite import calls, log, sessions, sweep, turns
 from turnwire.stores.sqlite.database import READER_BUSY_MS, Synchronous, connect, open_database
 from turnwire.stores.sqlite.writer import Operation, Writer, is_full, primary_code
@@ -39,9 +39,6 @@ T = TypeVar("T")
 
 READERS = 4
 """Threads that read. Reads are short, and what has caught up never reads: a few are enough."""
-
-DELETED_AT_ONCE = 500
-"""Sessions that one transaction of a bulk delete marks."""
 
 
 class SQLiteStore:
@@ -119,15 +116,11 @@ class SQLiteStore:
         return expired
 
     async def _sweep(self, sweep_: sessions.Sweep, limit: int | None) -> int:
-        """Delete sessions, a bite at a time; how many."""
-        deleted = 0
-        while limit is None or deleted < limit:
-            bite = DELETED_AT_ONCE if limit is None else min(DELETED_AT_ONCE, limit - deleted)
-            found = await self._read(partial(sessions.find, sweep=sweep_, limit=bite))
-            if not found:
-                break
-            deleted += await self._write(partial(sessions.delete_found, sweep=sweep_, found=found))
-        return deleted
+        return await delete_in_bites(
+            lambda bite: self._read(partial(sessions.find, sweep=sweep_, limit=bite)),
+            lambda found: self._write(partial(sessions.delete_found, sweep=sweep_, found=found)),
+            limit,
+        )
 
     async def purge_sessions(self, *, limit: int, remove_files: RemoveFiles | None = None) -> list[Session]:
         purged: list[Session] = []
