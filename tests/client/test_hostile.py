@@ -18,6 +18,8 @@ from turnwire.client.errors import error_of
 from turnwire.client.steps import Course, Step
 from turnwire.client.turns import TurnFlow
 
+pytestmark = pytest.mark.slow
+
 SESSION = answer(201, RECORD)
 TEXT = [frame(1, "text.start"), frame(2, "text.delta", content="hi"), frame(3, "text.stop")]
 DONE = frame(4, "message.completed", id="msg_1", status="completed", usage={})

@@ -13,6 +13,9 @@ from clients.run import FOUNDING_EXAMPLE, ClientError, client_params, run_client
 
 # Of the program's lines on the founding page, each without the space around it.
 PUBLISHED_SHA256 = "0f9801e7de1296d7ae3ff289a4cec32414057e6601af8842f0e2a15bd69e7def"
+
+pytestmark = pytest.mark.slow
+
 KEY = "tw_default_test"
 ID = "msg_0123456789abcdef01234567"
 CALL = "call_0123456789abcdef01234567"

@@ -36,6 +36,11 @@ def a_session(server: Server, title: str) -> str:
     return server.api().create(persistent=True, metadata={"title": title})["id"]
 
 
+def attach(page: Page, *names: str) -> None:
+    files = [{"name": name, "mimeType": "text/plain", "buffer": b"x"} for name in names]
+    page.locator(".composer input[type=file]").set_input_files(files)
+
+
 def test_who_goes_elsewhere_while_a_session_is_made_stays_there(visit: Visit, server: Server) -> None:
     there = a_session(server, "There already")
     page = visit()
@@ -68,16 +73,56 @@ def test_the_draft_of_a_session_that_was_made_for_its_files_goes_with_it(visit: 
     page = visit()
     box = page.get_by_label("Message", exact=True)
     box.fill("/text With a file.")
-    page.locator(".composer input[type=file]").set_input_files(
-        {"name": "a.txt", "mimeType": "text/plain", "buffer": b"x"}
-    )
+    attach(page, "a.txt")
     expect(page.locator(".chips")).to_contain_text("a.txt")
-    expect(page.get_by_role("button", name="Send")).to_be_enabled()
     page.get_by_role("button", name="Send").click()
     answered(page)
     page.get_by_role("button", name="New session").click()
 
     expect(box).to_have_value("")
+
+
+def test_a_message_that_is_sent_before_its_file_is_there_goes_when_it_is(visit: Visit) -> None:
+    page = visit()
+    with held(page, re.compile("/files/"), "PUT"):
+        attach(page, "bills.csv")
+        say(page, "/text All there.")
+        expect(page.locator(".due")).to_be_visible()
+        expect(page.locator(".said")).to_have_count(0)
+
+    answered(page)
+    expect(page.locator(".said")).to_contain_text("- bills.csv")
+    expect(page.locator(".due")).to_have_count(0)
+    expect(page.locator(".chips")).to_have_count(0)
+
+
+def test_a_message_without_one_of_its_files_is_not_sent_unasked(visit: Visit) -> None:
+    page = visit()
+    with held(page, re.compile("/files/"), "PUT") as waiting:
+        attach(page, "bills.csv")
+        say(page, "/text All there.")
+        expect(page.locator(".due")).to_be_visible()
+        waiting.pop().fulfill(status=413, json={"error": "too_large", "message": "Too large."})
+        expect(page.locator(".chips .failed")).to_contain_text("Too large.")
+
+    expect(page.locator(".due")).to_have_count(0)
+    expect(page.get_by_label("Message", exact=True)).to_have_value("/text All there.")
+    page.wait_for_timeout(300)
+    expect(page.locator(".said")).to_have_count(0)
+
+
+def test_who_writes_on_while_a_file_is_on_its_way_sends_again(visit: Visit) -> None:
+    page = visit()
+    with held(page, re.compile("/files/"), "PUT"):
+        attach(page, "bills.csv")
+        say(page, "/text Half")
+        expect(page.locator(".due")).to_be_visible()
+        page.get_by_label("Message", exact=True).press_sequentially(" a word")
+        expect(page.locator(".due")).to_have_count(0)
+
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+    page.wait_for_timeout(300)
+    expect(page.locator(".said")).to_have_count(0)
 
 
 def test_who_signs_out_leaves_nothing_behind(visit: Visit, server: Server) -> None:

@@ -14,6 +14,8 @@ from fakes import Answer, FakeAnthropic, FakeOpenAIChat, Fault, Request, Stall, 
 from fakes.base import prompt_tokens
 from pictures import png
 
+pytestmark = pytest.mark.slow
+
 FACT = "The vault's code is 7-3-1-9."
 SPEC = "openai-chat:fake-model"
 
@@ -43,7 +45,6 @@ def talk(request: Request) -> Answer:
     return told("Of course. " * 30, request=request)
 
 
-@pytest.mark.slow
 async def test_200_turns_in_a_hard_window_and_the_first_turn_s_fact_is_still_given(tmp_path: Path) -> None:
     async with FakeOpenAIChat(talk) as fake:
         fake.context_tokens = 4000
@@ -76,7 +77,6 @@ def working(request: Request) -> Answer:
     return told("Of course. " * 10, request=request)
 
 
-@pytest.mark.slow
 async def test_200_turns_of_work_in_a_hard_window_with_files_pictures_and_a_restart(tmp_path: Path) -> None:
     async with FakeAnthropic(working) as fake:
         fake.context_tokens = 9000

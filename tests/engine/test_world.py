@@ -198,8 +198,9 @@ class LongWorld(WorldMachine):
     pass
 
 
-TestShortWorld = ShortWorld.TestCase
-TestShortWorld.settings = settings(max_examples=25, stateful_step_count=30, derandomize=True, database=None, **_COMMON)
+@pytest.mark.slow
+class TestShortWorld(ShortWorld.TestCase):
+    settings = settings(max_examples=25, stateful_step_count=30, derandomize=True, database=None, **_COMMON)
 
 
 @pytest.mark.long

@@ -9,6 +9,8 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 import pytest
 

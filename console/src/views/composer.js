@@ -1,16 +1,21 @@
 // The box to write in. What was typed is kept until the server has it.
-import { html, useLayoutEffect, useRef, useState } from "../html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../html.js";
 import { uploadFree } from "../model/files.js";
 import { draftOf, keepDraft } from "../model/storage.js";
+import { announcer } from "./announce.js";
 import { IconButton, useMedia } from "./common.js";
 import { Icon } from "./icons.js";
 import { pictureType } from "./picture.js";
+
+const DUE = "Your message is sent when its files are there.";
 
 export function Composer({ session, onSend, models }) {
   const box = useRef();
   const picker = useRef();
   const [text, setText] = useState(() => draftOf(session.id));
   const [files, setFiles] = useState([]);
+  // It was sent while files were still on their way: it goes when they are there.
+  const [isDue, setDue] = useState(false);
   const isTouch = useMedia("(pointer: coarse)");
   // A session that is made for its files takes the draft of the new one along.
   const home = useRef(session.id);
@@ -20,6 +25,8 @@ export function Composer({ session, onSend, models }) {
     keepDraft(session.id, value);
   };
   const change = (value) => {
+    // Who writes on is not done yet.
+    setDue(false);
     setText(value);
     keep(value);
   };
@@ -47,9 +54,14 @@ export function Composer({ session, onSend, models }) {
     }
   };
   const isUploading = files.some((file) => !file.path && !file.error);
-  const canSend = !session.isBusy && !isUploading && (text.trim() !== "" || files.some((file) => file.path));
+  const canSend = !session.isBusy && (text.trim() !== "" || files.some((file) => !file.error));
   const send = async () => {
     if (!canSend) return;
+    if (isUploading) {
+      setDue(true);
+      announcer.say(DUE);
+      return;
+    }
     if (await onSend(partsOf(text, files, models, session))) {
       // What was typed meanwhile belongs to the next message.
       const now = box.current?.value ?? "";
@@ -59,6 +71,12 @@ export function Composer({ session, onSend, models }) {
       setFiles([]);
     }
   };
+  useEffect(() => {
+    if (!isDue || isUploading) return;
+    setDue(false);
+    // Without one of its files it may say something else.
+    if (!files.some((file) => file.error)) send();
+  }, [isDue, isUploading]);
   // What is dropped on the conversation, and what is to be tried again.
   Object.assign(session, { onFiles: attach, resend: canSend ? send : null });
   const onKeyDown = (event) => {
@@ -83,6 +101,7 @@ export function Composer({ session, onSend, models }) {
   const { turn } = session;
   return html`<form class="composer" onSubmit=${(event) => event.preventDefault()}>
     ${files.length ? html`<ul class="chips">${files.map((file) => html`<${Chip} file=${file} onRemove=${() => setFiles(files.filter((it) => it !== file))} />`)}</ul>` : null}
+    ${isDue ? html`<p class="due">${DUE}</p>` : null}
     <div class="box">
       <input type="file" multiple hidden ref=${picker} onChange=${(event) => {
         attach([...event.target.files]);
@@ -94,7 +113,7 @@ export function Composer({ session, onSend, models }) {
       ${
         turn?.isRunning
           ? html`<button type="button" class="stop" disabled=${turn.isCancelling} onClick=${() => session.stop()}><${Icon} name="stop" /><span>Stop</span></button>`
-          : html`<button type="button" class="send primary" disabled=${!canSend} onClick=${send}><${Icon} name="send" /><span>Send</span></button>`
+          : html`<button type="button" class="send primary" disabled=${!canSend || isDue} onClick=${send}><${Icon} name="send" /><span>Send</span></button>`
       }
     </div>
   </form>`;
