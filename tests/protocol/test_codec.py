@@ -254,8 +254,8 @@ def test_skipping_more_frames_than_there_are_is_an_error():
         skip_frames(encode_frame(TextDelta("a")), 2)
 
 
-def test_a_frame_of_ours_that_we_do_not_know_is_a_bug():
-    with pytest.raises(AssertionError):
+def test_frames_that_are_none_of_ours_are_refused():
+    with pytest.raises(RemoteProtocolError, match=r"nothing\.known"):
         decode_frames(b"event: nothing.known\ndata: {}\n\n")
 
 

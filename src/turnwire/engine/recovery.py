@@ -15,9 +15,10 @@ from turnwire.engine.context import Call, note_entry, return_entry
 from turnwire.engine.limits import PAGE_BYTES_MAX
 from turnwire.engine.supervisor import Running
 from turnwire.protocol.codec import decode_frames, encode_frame
+from turnwire.protocol.errors import ProtocolError
 from turnwire.protocol.events import Event, MessageError, MessageResumed, ToolResult, ToolUseStart
 from turnwire.protocol.grammar import Grammar
-from turnwire.seams.store import Append, Ending, HistoryEntry, Store, Turn
+from turnwire.seams.store import Append, Ending, HistoryEntry, Store, StoreDamaged, Turn
 
 log = structlog.get_logger(__name__)
 
@@ -25,14 +26,17 @@ Reason = Literal["server_restarted", "taken_over"]
 
 
 async def rebuild(store: Store, turn: Turn) -> Running:
-    """The turn as its log tells it."""
+    """The turn as its log tells it. StoreDamaged when no turn is told there."""
     events: list[Event] = []
-    while len(events) <= turn.last_seq:
-        page = await store.read_events(turn.id, len(events), bytes_max=PAGE_BYTES_MAX)
-        for segment in page.segments:
-            events += decode_frames(segment.frames)
-    events = events[: turn.last_seq + 1]
-    running = Running(store, turn, events)
+    try:
+        while len(events) <= turn.last_seq:
+            page = await store.read_events(turn.id, len(events), bytes_max=PAGE_BYTES_MAX)
+            for segment in page.segments:
+                events += decode_frames(segment.frames)
+        events = events[: turn.last_seq + 1]
+        running = Running(store, turn, events)
+    except ProtocolError as exc:
+        raise StoreDamaged(f"the events of {turn.id} are no turn: {exc}") from exc
     running.recorder.step_seq = _step_seq(events)
     return running
 

@@ -192,11 +192,12 @@ def _decode_event_leniently(type_: str, data: bytes | str) -> Event:
 
 
 def decode_frames(frames: bytes) -> list[Event]:
-    """The events of frames that `encode_frames` made. What we wrote ourselves is known: anything else is a bug."""
+    """The events of frames that `encode_frames` made. RemoteProtocolError when they are something else."""
     events: list[Event] = []
     for frame in frames.split(b"\n\n")[:-1]:
         head, _, data = frame.partition(b"\n")
-        event = decode_event(head[7:].decode(), data[6:])
-        assert event is not None, head
+        event = decode_event(head[7:].decode(errors="replace"), data[6:])
+        if event is None:
+            raise RemoteProtocolError(f"There is no event {head[7:]!r}.")
         events.append(event)
     return events

@@ -80,7 +80,7 @@ def faults_of_turn(rows: Iterable[Row], n: int, id_: str, last_seq: int, *, ende
             if first != grammar.next_seq:
                 raise StoreDamaged(f"the events {grammar.next_seq} to {first - 1} are missing")
             grammar.check_all(decode_frames(frames))
-    except (StoreDamaged, ProtocolError, ValueError, AssertionError) as exc:
+    except (StoreDamaged, ProtocolError) as exc:
         yield f"The response {id_}: {exc}."
         return
     if grammar.next_seq != last_seq + 1:

@@ -1,0 +1,67 @@
+"""Turns whose log is not what was written: a server that takes them up ends them, and starts."""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from engine.world import TENANT, World, a_world
+from turnwire.protocol.codec import encode_frame
+from turnwire.protocol.events import TextStop
+from turnwire.seams.store import Append, Appended, Turn
+
+
+def append(frames: bytes) -> Callable[[World, Turn], Awaitable[None]]:
+    """Writes one more event of a turn as it comes; with a checksum that is right."""
+
+    async def write(world: World, turn: Turn) -> None:
+        result: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        turn = await world.store.get_turn(TENANT, turn.session_id, turn.id)
+        seq = turn.last_seq + 1
+        of_turn = {"session_id": turn.session_id, "turn_id": turn.id, "epoch": turn.epoch}
+        world.store.append(Append(**of_turn, first_seq=seq, last_seq=seq, frames=frames), result.set_result)
+        assert await result is Appended.WRITTEN
+
+    return write
+
+
+async def spoil(world: World, turn: Turn) -> None:
+    """As a disk does it."""
+    with sqlite3.connect(world.folder.parent / "db.sqlite") as db:
+        db.execute("UPDATE segments SET frames = CAST('x' || frames AS BLOB)")
+    db.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(spoil, id="a wrong checksum"),
+        pytest.param(append(encode_frame(TextStop())), id="no turn"),
+        pytest.param(append(b'event: text.started\ndata: {}\n\n'), id="an event that nobody knows"),
+        pytest.param(append(b'event: text.delta\ndata: {"content":1}\n\n'), id="another shape"),
+        pytest.param(append(b"event: \xff\ndata: \xff\n\n"), id="no text"),
+    ],
+)
+async def test_a_turn_whose_log_is_damaged_ends_when_it_is_taken_up(
+    tmp_path: Path, damage: Callable[[World, Turn], Awaitable[None]]
+) -> None:
+    async with a_world(tmp_path, "demo", {}) as world:
+        session, other = await world.session(), await world.session()
+        turn, sound = await world.begin(session, "/stall 60"), await world.begin(other, "/text Sound.\n/stall 0.5")
+        await world.turns.drain(0)
+        await damage(world, turn)
+        if damage is spoil:
+            sound = turn
+        await world.restart()
+        await asyncio.sleep(0.1)
+
+        ended = await world.ended(turn)
+        assert (ended.status, ended.error) == (
+            "error",
+            "What was stored of this turn is damaged, so it can't go on: send the message again.",
+        )
+        if sound is not turn:
+            assert (await world.ended(sound)).status == "completed"
+        assert (await world.turn(session, "/text Again.")).status == "completed"
