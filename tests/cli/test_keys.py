@@ -1,6 +1,7 @@
 """`turnwire keys`: made, shown once, listed without their texts, taken away; beside a running server too."""
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable
@@ -49,6 +50,13 @@ def test_the_list_shows_everything_but_the_texts(turnwire: "Program") -> None:
         [digest(one).hex()[:12], "one", "default"],
     ]
     assert one not in out and two not in out
+
+    lines = [json.loads(line) for line in turnwire("keys", "list", "--json").out.splitlines()]
+    assert [line.pop("created_at") for line in lines] == [pytest.approx(time.time(), abs=60)] * 2
+    assert lines == [
+        {"id": digest(two).hex()[:12], "name": "two", "tenant": "acme"},
+        {"id": digest(one).hex()[:12], "name": "one", "tenant": "default"},
+    ]
 
 
 @pytest.mark.parametrize("by", ["name", "id"])

@@ -1,5 +1,6 @@
 """`turnwire models`: the list, and the embedded model's installation."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,19 @@ def test_the_list_names_the_default_and_why_it_is(turnwire: "Program") -> None:
     assert lines[0].split() == ["MODEL", "PROVIDER", "TOOLS", "THINKING", "IMAGES"]
     assert lines[1].split() == ["demo", "demo", "yes", "yes", "no", "default"]
     assert lines[-1] == "demo is the default. It is named by --model."
+
+
+def test_the_list_is_had_as_json(turnwire: "Program") -> None:
+    first, *_ = (json.loads(line) for line in turnwire("models", "list", "--model", "demo", "--json").out.splitlines())
+
+    assert first == {
+        "id": "demo",
+        "provider": "demo",
+        "default": True,
+        "tools": True,
+        "thinking": True,
+        "images": False,
+    }
 
 
 def test_models_alone_is_the_list(turnwire: "Program") -> None:

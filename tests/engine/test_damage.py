@@ -39,7 +39,7 @@ async def spoil(world: World, turn: Turn) -> None:
     [
         pytest.param(spoil, id="a wrong checksum"),
         pytest.param(append(encode_frame(TextStop())), id="no turn"),
-        pytest.param(append(b'event: text.started\ndata: {}\n\n'), id="an event that nobody knows"),
+        pytest.param(append(b"event: text.started\ndata: {}\n\n"), id="an event that nobody knows"),
         pytest.param(append(b'event: text.delta\ndata: {"content":1}\n\n'), id="another shape"),
         pytest.param(append(b"event: \xff\ndata: \xff\n\n"), id="no text"),
     ],

@@ -197,11 +197,11 @@ def keys_show(data_dir: DataDirOption = None, config: Config = None) -> None:
 
 
 @keys_app.command("list", epilog=examples(("turnwire keys list", "")))
-def keys_list(data_dir: DataDirOption = None, config: Config = None) -> None:
+def keys_list(json: client_app.Json = False, data_dir: DataDirOption = None, config: Config = None) -> None:
     """List the keys: id, name, tenant, when made. Their texts are not kept."""
     from turnwire.cli.keys import list_keys
 
-    list_keys(config, data_dir)
+    list_keys(config, data_dir, as_json=json)
 
 
 @keys_app.command(
@@ -241,11 +241,11 @@ def _models(context: typer.Context) -> None:  # pyright: ignore[reportUnusedFunc
 @models_app.command(
     "list", short_help="List them, the default one first.", epilog=examples(("turnwire models list", ""))
 )
-def models_list(model: Model = None, config: Config = None) -> None:
+def models_list(json: client_app.Json = False, model: Model = None, config: Config = None) -> None:
     """List the models that a server started here could be asked for, the default one first."""
     from turnwire.cli.models import list_models
 
-    list_models(config, model)
+    list_models(config, model, as_json=json)
 
 
 @models_app.command(

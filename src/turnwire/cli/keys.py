@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from turnwire.cli import Failed
-from turnwire.cli.tables import print_table
+from turnwire.cli.tables import print_json, print_table
 from turnwire.datadir import DataDir, holder, new_key
 from turnwire.seams.store import Key, Store
 from turnwire.settings import Settings, SettingsError, load_settings
@@ -39,10 +39,15 @@ def show(config: Path | None, data_dir: Path | None) -> None:
     print(text)
 
 
-def list_keys(config: Path | None, data_dir: Path | None) -> None:
+def list_keys(config: Path | None, data_dir: Path | None, *, as_json: bool) -> None:
     keys = _with_store(_existing(config, data_dir), lambda store: store.list_keys())
+    keys.sort(key=lambda key: (key.tenant, key.created_at, key.name))
+    if as_json:
+        for key in keys:
+            print_json({"id": _id(key), "name": key.name, "tenant": key.tenant, "created_at": key.created_at})
+        return
     rows = [("ID", "NAME", "TENANT", "CREATED")]
-    for key in sorted(keys, key=lambda key: (key.tenant, key.created_at, key.name)):
+    for key in keys:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(key.created_at))
         rows.append((_id(key), key.name, key.tenant, made))
     print_table(rows)

@@ -8,20 +8,27 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import msgspec
+
 from turnwire.cli import Failed
 from turnwire.cli.choice import choose_model
-from turnwire.cli.tables import print_table
+from turnwire.cli.tables import print_json, print_table
 from turnwire.settings import read_settings
 
 
-def list_models(config: Path | None, model: str | None) -> None:
+def list_models(config: Path | None, model: str | None, *, as_json: bool) -> None:
     """A table of the models; the default one first, and why it is."""
     from turnwire.models.resolve import Models
 
     settings, origins = read_settings(config, model=model)
     choice = choose_model(settings, origins)
+    entries = Models(choice.spec, env=os.environ).catalogue()
+    if as_json:
+        for entry in entries:
+            print_json(msgspec.to_builtins(entry))
+        return
     rows = [("MODEL", "PROVIDER", "TOOLS", "THINKING", "IMAGES", "")]
-    for entry in Models(choice.spec, env=os.environ).catalogue():
+    for entry in entries:
         tools, thinking, images = ("yes" if can else "no" for can in (entry.tools, entry.thinking, entry.images))
         rows.append((entry.id, entry.provider, tools, thinking, images, "default" if entry.default else ""))
     print_table(rows)
