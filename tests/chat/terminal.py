@@ -70,6 +70,10 @@ class Terminal:
             time.sleep(0.03)
         return screen
 
+    def at_rest(self) -> str:
+        """What is on the screen once no turn runs: what is sent earlier waits for its end."""
+        return self.until("Ctrl-C stops", gone=True)
+
     def resize(self, columns: int, rows: int) -> None:
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
 

@@ -93,6 +93,7 @@ def test_ctrl_c_stops_the_turn_and_the_conversation_goes_on(chat: Open, server: 
         term.until("■ stopped")
         term.send("/text Still here.")
         term.until("\nStill here.\n")
+        term.at_rest()
         term.press("Up")
         term.press("Up")
         term.until("❯ /stream 1000 10")
@@ -136,12 +137,14 @@ def test_a_call_is_allowed_refused_or_changed(chat: Open) -> None:
         time.sleep(0.6)
         term.press("y")
         assert "✓ write_file" in term.until(" in · ")
+        term.at_rest()
 
         term.send('/call write_file {"path": "b.txt", "content": "no"}')
         term.until("[y]es")
         time.sleep(0.6)
         term.press("n")
         term.until("⊘ write_file")
+        term.at_rest()
 
         term.send('/call write_file {"path": "c.txt", "content": "x"}')
         term.until('"c.txt"')
@@ -159,8 +162,10 @@ def test_a_call_is_allowed_refused_or_changed(chat: Open) -> None:
         term.type('md",')
         term.press("Enter")
         term.until("✓ write_file  c.md")
+        term.at_rest()
         term.send("/files")
-        shown = term.until(" c.md\n").split("/files")[1]
+        eventually(lambda: " c.md\n" in term.screen().split("/files")[-1])
+        shown = term.screen().split("/files")[-1]
         assert "a.txt" in shown and "b.txt" not in shown and "c.txt" not in shown
 
 
@@ -223,6 +228,7 @@ def test_a_server_that_is_there_is_found_by_its_data_folder_and_stays(chat: Open
         assert server.url in term.until("❯")
         term.send("/text Found.")
         term.until("\nFound.\n")
+        term.at_rest()
         term.press("C-d")
         assert term.exit_code() == 0
 
@@ -238,6 +244,7 @@ def test_a_running_turn_is_attached_to_and_shown_from_its_beginning(chat: Open, 
     with chat("--session", session) as term:
         shown = term.until(" 79 80", timeout_s=15)
         term.until("demo ·")
+        term.at_rest()
         shown = term.everything()
 
         assert "A turn is running" in shown
@@ -291,6 +298,7 @@ def test_lines_are_kept_for_the_next_time_readable_by_their_owner_alone(chat: Op
         term.until("❯")
         term.send("/text remember me")
         term.until("\nremember me\n")
+        term.at_rest()
         term.press("C-d")
         term.exit_code()
     history = tmp_path / ".local/state/turnwire/history"
@@ -309,6 +317,7 @@ def test_commands_help_new_sessions_model_files(chat: Open, tmp_path: Path) -> N
         term.until("begins with your first message")
         term.send("/text Hello.")
         term.until("\nHello.\n")
+        term.at_rest()
         term.send("/put ~/bills.csv in/bills.csv")
         term.until("in/bills.csv: 4 bytes")
         term.send(f"/get in/bills.csv {tmp_path}/copy.csv")

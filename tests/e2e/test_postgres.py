@@ -16,6 +16,7 @@ from clusters import Cluster, running
 from e2e.harness import KEY, Api, Server, eventually
 from turnwire.engine.context import prompt_entry
 from turnwire.stores.postgres import PostgresStore
+from turnwire.stores.postgres.database import DOUBT_PATIENCE_S
 from turnwire.testing.store_cases import a_turn
 
 pytestmark = [pytest.mark.slow, pytest.mark.tool("postgres")]
@@ -79,14 +80,14 @@ def test_a_database_that_stays_away_ends_turns_in_an_error_and_the_server_goes_o
 ) -> None:
     api = server.api()
     session = api.create()["id"]
-    sent = _Sent(api, session, "/stream 3000 100")
+    sent = _Sent(api, session, "/stream 6000 100")
     time.sleep(1.5)
 
     cluster.stop()
     answer = httpx.post(f"{server.url}/v1/sessions/{session}/messages", headers=AUTH, json={"message": "x"}, timeout=60)
     assert answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0, answer.text
     assert "database" in answer.text
-    time.sleep(6)  # as long as a turn waits for its commit
+    time.sleep(DOUBT_PATIENCE_S)  # as long as a turn waits for its commit, which may have been under way
     cluster.start()
 
     turn = sent.ended()
