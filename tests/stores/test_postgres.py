@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from clusters import PASSWORD, Cluster, running
+from stores.writers import WriterProcess, check_all_there
 from turnwire.protocol.codec import encode_frame, encode_frames, split_frames
 from turnwire.protocol.errors import NotFound
 from turnwire.protocol.events import MessageCompleted, TextDelta, TextStart, TextStop, Usage
@@ -240,55 +241,19 @@ async def test_times_are_the_database_s(database: str, clock: TurnableClock) -> 
     assert before - 1 < kept.created_at <= kept.ended_at < time.time() + 1
 
 
-_WRITER = """
-import asyncio, sys
-from turnwire.stores.postgres import PostgresStore
-from turnwire.testing.clock import TurnableClock
-from turnwire.testing.store_cases import an_append, appended, begin, make_session
-
-async def main():
-    store, clock = await PostgresStore.open(sys.argv[1]), TurnableClock()
-
-    async def stream():
-        turn = await begin(store, await make_session(store, clock))
-        print(turn.id, 0, flush=True)
-        for seq in range(1, 1_000_000, 3):
-            await appended(store, an_append(turn, seq, 3))
-            print(turn.id, seq + 2, flush=True)
-
-    await asyncio.gather(*(stream() for _ in range(8)))
-
-asyncio.run(main())
-"""
-
-
 @pytest.mark.parametrize("victim", ["the server", "the database"])
 async def test_what_was_acknowledged_survives_a_kill_of(victim: str) -> None:
     with running() as cluster, cluster.database() as url:
-        writer_ = subprocess.Popen([sys.executable, "-c", _WRITER, url], stdout=subprocess.PIPE, text=True)
-        assert writer_.stdout is not None
-        lines = [writer_.stdout.readline()]
-        began = time.monotonic()
-        while time.monotonic() - began < 1:
-            lines.append(writer_.stdout.readline())
+        process = WriterProcess(PostgresStore, url)
+        process.run_for(1)
         if victim == "the database":
             cluster.stop(signal.SIGQUIT)
-        writer_.kill()
-        lines += writer_.stdout.read().splitlines(keepends=True)
-        writer_.stdout.close()
-        writer_.wait()
+        acknowledged = process.kill()
         if victim == "the database":
             cluster.start()
-        acknowledged = {turn_id: int(seq) for line in lines if line.endswith("\n") for turn_id, seq in [line.split()]}
-        assert len(acknowledged) == 8 and min(acknowledged.values()) > 0
 
         async with opened(url) as store:
-            taken = await store.take_over("next", lease_s=1, everything=True)
-            assert set(acknowledged) <= {turn.id for turn in taken}
-            for turn_id, last in acknowledged.items():
-                page = await store.read_events(turn_id, 0, bytes_max=100_000_000)
-                assert last <= page.last_seq <= last + 3
-                assert frames_of(page)[1:] == split_frames(deltas(1, page.last_seq))
+            await check_all_there(store, acknowledged)
 
 
 # Lost connections

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from stores.writers import WriterProcess, check_all_there
 from turnwire.protocol.codec import split_frames
 from turnwire.protocol.errors import NotFound
 from turnwire.seams.store import Append, Appended, HistoryEntry, StoreDamaged, StoreUnavailable
@@ -230,51 +230,15 @@ def test_the_fence_looks_turns_up_by_their_id(path: Path) -> None:
 
 # Durability
 
-_WRITER = """
-import asyncio, sys
-from turnwire.stores.sqlite import SQLiteStore
-from turnwire.testing.clock import TurnableClock
-from turnwire.testing.store_cases import an_append, appended, begin, make_session
-
-async def main():
-    store, clock = await SQLiteStore.open(sys.argv[1]), TurnableClock()
-
-    async def stream():
-        turn = await begin(store, await make_session(store, clock))
-        print(turn.id, 0, flush=True)
-        for seq in range(1, 1_000_000, 3):
-            await appended(store, an_append(turn, seq, 3))
-            print(turn.id, seq + 2, flush=True)
-
-    await asyncio.gather(*(stream() for _ in range(8)))
-
-asyncio.run(main())
-"""
-
 
 async def test_what_was_acknowledged_survives_a_kill(path: Path) -> None:
     for kill in range(3):
-        process = subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        lines = [process.stdout.readline()]
-        process_began = time.monotonic()
-        while time.monotonic() - process_began < 0.15 + 0.1 * kill:
-            lines.append(process.stdout.readline())
-        process.send_signal(signal.SIGKILL)
-        lines += process.stdout.read().splitlines(keepends=True)
-        process.stdout.close()
-        process.wait()
-        acknowledged = {turn_id: int(seq) for line in lines if line.endswith("\n") for turn_id, seq in [line.split()]}
-        assert len(acknowledged) == 8
-        assert min(acknowledged.values()) > 0
+        process = WriterProcess(SQLiteStore, str(path))
+        process.run_for(0.15 + 0.1 * kill)
+        acknowledged = process.kill()
 
         async with opened(path) as store:
-            for turn_id, last in acknowledged.items():
-                page = await store.read_events(turn_id, 0, bytes_max=100_000_000)
-                assert last <= page.last_seq <= last + 3
-                assert frames_of(page)[1:] == split_frames(deltas(1, page.last_seq))
-            taken = await store.take_over("next", lease_s=1, everything=True)
-            assert set(acknowledged) <= {turn.id for turn in taken}
+            await check_all_there(store, acknowledged)
 
 
 @pytest.mark.parametrize("synchronous", ["FULL", "NORMAL"])
