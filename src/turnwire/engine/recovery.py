@@ -5,7 +5,8 @@ response: nothing is superseded, results that are there are kept, calls that are
 others are answered as interrupted before the agent library sees the history.
 """
 
-from typing import Literal
+import asyncio
+from typing import Literal, NamedTuple
 
 import structlog
 
@@ -23,6 +24,14 @@ from turnwire.seams.store import Append, Ending, HistoryEntry, Store, StoreDamag
 log = structlog.get_logger(__name__)
 
 Reason = Literal["server_restarted", "taken_over"]
+
+
+class TakeOver(NamedTuple):
+    """Turns that are taken up together."""
+
+    reason: Reason
+    done: asyncio.Event
+    """All of them are. Only then are models asked, so that a turn is seen to go on before another's request is made."""
 
 
 async def rebuild(store: Store, turn: Turn) -> Running:

@@ -23,7 +23,7 @@ from turnwire.engine.functions import FunctionToolset, read_functions
 from turnwire.engine.instructions import instructions_for
 from turnwire.engine.limits import CONTEXTS_KEPT, RETRY_AFTER_DRAINING_S
 from turnwire.engine.places import Places
-from turnwire.engine.recovery import Reason, give_up, rebuild, take_up
+from turnwire.engine.recovery import Reason, TakeOver, give_up, rebuild, take_up
 from turnwire.engine.requests import StepLimits
 from turnwire.engine.supervisor import Prepare, Running, Supervisor
 from turnwire.engine.trouble import TurnFailed
@@ -164,13 +164,13 @@ class Turns:
             self.supervisor.start(running, self._preparation(begun.session))
         return begun.turn, begun.replayed
 
-    def _preparation(self, session: Session, reason: Reason | None = None) -> Prepare:
-        """How a turn of this session is made ready; with a `reason`, one whose server died."""
+    def _preparation(self, session: Session, takeover: TakeOver | None = None) -> Prepare:
+        """How a turn of this session is made ready; with a `takeover`, one whose server died."""
 
         async def prepare(running: Running) -> Agent:
             turn = running.turn
             await running.load_history()
-            if reason is not None and self._options.recovery == "fail":
+            if takeover is not None and self._options.recovery == "fail":
                 raise TurnFailed("The server was restarted while this turn ran: send the message again.")
             if turn.recoveries > self._options.recoveries_max:
                 raise TurnFailed(
@@ -182,8 +182,9 @@ class Turns:
             except InvalidRequest as exc:
                 raise TurnFailed(exc.message) from exc
             parts = await self._parts(running, session, chosen)
-            if reason is not None:
-                take_up(running, parts, reason)
+            if takeover is not None:
+                take_up(running, parts, takeover.reason)
+                await takeover.done.wait()
             return Agent(parts)
 
         return prepare
@@ -343,23 +344,29 @@ class Turns:
     async def take_over(self, *, everything: bool, reason: Reason) -> int:
         """Take up turns that their server left running: all, or those whose lease has run out. How many they are."""
         turns = await self._store.take_over(self._options.owner, lease_s=self._options.lease_s, everything=everything)
-        for turn in turns:
-            try:
-                running = await rebuild(self._store, turn)
-            except StoreDamaged:
-                log.exception("turn_damaged", response_id=turn.id)
-                give_up(self._store, turn)
-                continue
-            try:
-                session = await self._store.get_session(turn.tenant, turn.session_id)
-            except NotFound:  # deleted: its turn is to be cancelled, and needs no more of it than its id
-                session = _deleted_session(turn)
-            self.supervisor.start(
-                running, self._preparation(session, reason), age_s=self._clock.now() - turn.created_at
-            )
-            if turn.cancel_requested:
-                running.cancel()
+        takeover = TakeOver(reason, asyncio.Event())
+        try:
+            for turn in turns:
+                await self._take_up(turn, takeover)
+        finally:
+            takeover.done.set()
         return len(turns)
+
+    async def _take_up(self, turn: Turn, takeover: TakeOver) -> None:
+        try:
+            running = await rebuild(self._store, turn)
+        except StoreDamaged:
+            log.exception("turn_damaged", response_id=turn.id)
+            give_up(self._store, turn)
+            return
+        try:
+            session = await self._store.get_session(turn.tenant, turn.session_id)
+        except NotFound:  # deleted: its turn is to be cancelled, and needs no more of it than its id
+            session = _deleted_session(turn)
+        age_s = self._clock.now() - turn.created_at
+        self.supervisor.start(running, self._preparation(session, takeover), age_s=age_s)
+        if turn.cancel_requested:
+            running.cancel()
 
     async def drain(self, grace_s: float) -> None:
         """Refuse new turns, let running ones end for a grace time, and leave the others for the next start."""

@@ -1,4 +1,4 @@
-"""Turns whose log is not what was written: a server that takes them up ends them, and starts."""
+"""Turns that another server left running, and that are taken up together."""
 
 import asyncio
 import sqlite3
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from engine.world import TENANT, World, a_world
-from turnwire.protocol.codec import encode_frame
+from fakes import Answer, FakeOpenAIChat, Stall
+from turnwire.protocol.codec import decode_frames, encode_frame
 from turnwire.protocol.events import TextStop
-from turnwire.seams.store import Append, Appended, Turn
+from turnwire.seams.store import Append, Appended, Session, Turn
 
 
 def append(frames: bytes) -> Callable[[World, Turn], Awaitable[None]]:
@@ -65,3 +66,45 @@ async def test_a_turn_whose_log_is_damaged_ends_when_it_is_taken_up(
         if sound is not turn:
             assert (await world.ended(sound)).status == "completed"
         assert (await world.turn(session, "/text Again.")).status == "completed"
+
+
+async def test_no_model_is_asked_before_all_turns_are_taken_up(tmp_path: Path) -> None:
+    script = [
+        Answer.of("One", Stall(60)),
+        Answer.of("Two", Stall(60)),
+        Answer.of("One again."),
+        Answer.of("Two again."),
+    ]
+    async with FakeOpenAIChat(script) as fake, a_world(tmp_path, "vllm:m", env_of(fake)) as world:
+        turns = [await world.begin(await world.session(), "Go.") for _ in range(2)]
+        while len(fake.requests) < 2:
+            await asyncio.sleep(0.01)
+        get_session, asked_for, go_on = world.store.get_session, asyncio.Event(), asyncio.Event()
+
+        async def late(tenant: str, session_id: str) -> Session:
+            if session_id == turns[1].session_id:
+                asked_for.set()
+                await go_on.wait()
+            return await get_session(tenant, session_id)
+
+        world.store.get_session = late  # type: ignore[method-assign]
+        restart = asyncio.create_task(world.restart())
+        await asked_for.wait()
+        while await last_event(world, turns[0]) != "message.resumed":
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert len(fake.requests) == 2
+        go_on.set()
+        await restart
+
+        assert [(await world.ended(turn)).status for turn in turns] == ["completed"] * 2
+        assert len(fake.requests) == 4
+
+
+def env_of(fake: FakeOpenAIChat) -> dict[str, str]:
+    return {"VLLM_BASE_URL": fake.base_url, "VLLM_API_KEY": "k"}
+
+
+async def last_event(world: World, turn: Turn) -> str:
+    page = await world.store.read_events(turn.id, 0, bytes_max=1_000_000)
+    return decode_frames(page.segments[-1].frames)[-1].type
