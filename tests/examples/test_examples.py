@@ -149,7 +149,7 @@ def test_the_support_desk_asks_before_it_gives_money_or_writes(server: Server) -
 JOB = """/call update_plan {"steps": [{"step": "read", "state": "done"}, {"step": "count", "state": "in_progress"}]}
 /call set_status {"status": "counting"}
 /then
-/stream 60 20"""
+/stream 160 20"""
 
 
 def test_a_long_job_goes_on_without_its_watcher_and_over_the_death_of_the_server(server: Server) -> None:
@@ -172,7 +172,7 @@ def test_a_long_job_goes_on_without_its_watcher_and_over_the_death_of_the_server
     assert seen.returncode == 0, seen.stderr
     assert "[1/2] count\n" in seen.stdout and "… counting" in seen.stdout
     assert "the server was restarted" in seen.stdout
-    assert "".join(f"{n} " for n in range(1, 61)) in seen.stdout
+    assert "".join(f"{n} " for n in range(1, 161)) in seen.stdout
     assert f"{session[1]}  ended" in run(server, "long_job.py", "list").stdout
 
 

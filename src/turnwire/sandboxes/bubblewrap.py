@@ -34,6 +34,7 @@ from turnwire.sandboxes.limits import CONVERSATIONS_MAX, SESSION_CONVERSATIONS_M
 from turnwire.sandboxes.mounts import opened_mounts
 from turnwire.sandboxes.network.uplinks import INSTALL, NONE_THERE, Uplink, uplinks_here, what_to_do
 from turnwire.sandboxes.partner import Partner
+from turnwire.sandboxes.quota import budget_of
 from turnwire.sandboxes.watch import Watch
 from turnwire.seams.sandbox import (
     Command,
@@ -99,10 +100,11 @@ class Bubblewrap:
         with self._children.place(command.session_id):
             async with opened_mounts(command.workspace, self._user) as mounts:
                 start = self._start_of(command, talks=False)
+                budget = await budget_of(command.workspace)
                 process, name = await launcher.start(self._bwrap, mounts, start)
                 child = self._children.adopt(process, sink, session_id=command.session_id, wall_s=command.wall_s)
                 child.when_ended(lambda: launcher.release(name))
-                self._watch.add(child, [mount.fd for mount in mounts if mount.writable], command.workspace)
+                self._watch.add(child, [mount.fd for mount in mounts if mount.writable], budget)
                 return child
 
     async def converse(self, command: Command, errors: Sink) -> Conversation:
@@ -112,10 +114,11 @@ class Bubblewrap:
         with self._conversations.place(command.session_id):
             async with opened_mounts(command.workspace, self._user) as mounts:
                 start = self._start_of(command, talks=True)
+                budget = await budget_of(command.workspace)
                 process, name = await launcher.start(self._bwrap, mounts, start)
                 child = self._conversations.take(Partner(process, errors), command.session_id)
                 child.when_ended(lambda: launcher.release(name))
-                self._watch.add(child, [mount.fd for mount in mounts if mount.writable], command.workspace)
+                self._watch.add(child, [mount.fd for mount in mounts if mount.writable], budget)
                 return child
 
     def _start_of(self, command: Command, *, talks: bool) -> Start:

@@ -25,6 +25,7 @@ from turnwire.sandboxes.limits import (
 )
 from turnwire.sandboxes.mounts import opened_mounts
 from turnwire.sandboxes.partner import Partner
+from turnwire.sandboxes.quota import budget_of
 from turnwire.sandboxes.watch import Watch
 from turnwire.seams.sandbox import Command, Conversation, Network, Running, SandboxError, Sink, Status
 from turnwire.seams.workspace import Workspace
@@ -52,22 +53,24 @@ class NoSandbox:
         self._check(command)
         with self._children.place(command.session_id):
             async with _folder_of(command.workspace) as (handle, folder):
+                budget = await budget_of(command.workspace)
                 process = self._spawn(command, folder, self._limits.cpu_s)
                 child = self._children.adopt(process, sink, session_id=command.session_id, wall_s=command.wall_s)
                 if command.workspace is None:
                     child.when_ended(lambda: shutil.rmtree(folder, ignore_errors=True))
-                self._watch.add(child, [handle], command.workspace)
+                self._watch.add(child, [handle], budget)
                 return child
 
     async def converse(self, command: Command, errors: Sink) -> Conversation:
         self._check(command)
         with self._conversations.place(command.session_id):
             async with _folder_of(command.workspace) as (handle, folder):
+                budget = await budget_of(command.workspace)
                 process = self._spawn(command, folder, None, talks=True)
                 child = self._conversations.take(Partner(process, errors), command.session_id)
                 if command.workspace is None:
                     child.when_ended(lambda: shutil.rmtree(folder, ignore_errors=True))
-                self._watch.add(child, [handle], command.workspace)
+                self._watch.add(child, [handle], budget)
                 return child
 
     def _check(self, command: Command) -> None:

@@ -12,28 +12,39 @@ from typing import NamedTuple
 
 from turnwire.sandboxes import limits
 from turnwire.sandboxes.children import Child
-from turnwire.seams.workspace import Usage, Workspace
+from turnwire.seams.workspace import Usage, Workspace, WorkspaceQuota
 
 
-class _Watched(NamedTuple):
-    workspace: Workspace
-    before: Usage | None
-    """What was known to be in it when the command began."""
+class Budget(NamedTuple):
+    """What a command may make of its workspace."""
+
+    quota: WorkspaceQuota
+    before: Usage
+    """What was there when the command began."""
+
+
+async def budget_of(workspace: Workspace | None) -> Budget | None:
+    """Of a command that is about to begin: what is there as of the last look, or of a first one, which is made now.
+    None where there is no quota."""
+    quota = None if workspace is None else workspace.quota
+    if quota is None:
+        return None
+    try:
+        return Budget(quota, quota.known() or await asyncio.to_thread(quota.look))
+    except OSError:
+        return Budget(quota, Usage())  # it was deleted with its session
 
 
 class QuotaWatch:
     """Ends children that fill their workspace beyond its quota."""
 
     def __init__(self) -> None:
-        self._watched: dict[Child, _Watched] = {}
+        self._watched: dict[Child, Budget] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, child: Child, workspace: Workspace) -> None:
-        """Watch a child until its end, if its workspace has a quota."""
-        quota = workspace.quota
-        if quota is None:
-            return
-        self._watched[child] = _Watched(workspace, quota.known())
+    def add(self, child: Child, budget: Budget) -> None:
+        """Watch a child until its end."""
+        self._watched[child] = budget
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="watch of quotas")
 
@@ -46,26 +57,13 @@ class QuotaWatch:
 
     async def _run(self) -> None:
         while self._watched:
-            if all(watched.before is not None for watched in self._watched.values()):
-                await asyncio.sleep(limits.QUOTA_INTERVAL_S)
-            for child, watched in list(self._watched.items()):
+            await asyncio.sleep(limits.QUOTA_INTERVAL_S)
+            for child, (quota, before) in list(self._watched.items()):
                 # One that has ended is looked after once more: what it left is where the next one begins.
                 ended = child.ending is not None
-                if await self._is_over(child, watched):
-                    child.stop("quota")
+                # A workspace may be deleted with its session, whose commands are about to end.
+                with contextlib.suppress(OSError):
+                    if quota.is_over(await asyncio.to_thread(quota.look), before):
+                        child.stop("quota")
                 if ended:
                     del self._watched[child]
-
-    async def _is_over(self, child: Child, watched: _Watched) -> bool:
-        quota = watched.workspace.quota
-        assert quota is not None
-        try:
-            now = await asyncio.to_thread(quota.look)
-        except OSError:
-            # Deleted with its session, whose commands are about to end. The others are watched on.
-            now = watched.before or Usage()
-        if watched.before is None:
-            # The first look of this server at this workspace, right behind the command's start.
-            self._watched[child] = watched._replace(before=now)
-            return False
-        return quota.is_over(now, watched.before)

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from turnwire.sandboxes import limits
 from turnwire.sandboxes.children import Child
-from turnwire.sandboxes.quota import QuotaWatch
-from turnwire.seams.workspace import Workspace
+from turnwire.sandboxes.quota import Budget, QuotaWatch
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PROC = Path("/proc")
@@ -32,11 +31,11 @@ class Watch:
         self._quotas = QuotaWatch()
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, child: Child, folders: Iterable[int], workspace: Workspace | None) -> None:
+    def add(self, child: Child, folders: Iterable[int], budget: Budget | None) -> None:
         """Watch a child until its end. `folders`: open ones of its workspace that it may write to; the handles are
         copied."""
-        if workspace is not None:
-            self._quotas.add(child, workspace)
+        if budget is not None:
+            self._quotas.add(child, budget)
         self._watched[child] = [os.dup(folder) for folder in folders]
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="watch of sandboxes")
