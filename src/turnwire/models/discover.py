@@ -19,8 +19,8 @@ from turnwire.models.specs import (
     vllm_base_url,
 )
 
-# A server on this machine answers in milliseconds; the start of ours must not wait for one that isn't there.
-LOCAL_TIMEOUT_S = 0.3
+# One that isn't there refuses at once, and costs the start of ours nothing; one that is there may be busy.
+LOCAL_TIMEOUT_S = 2.0
 # One that is named in OPENAI_BASE_URL may be far away.
 NAMED_TIMEOUT_S = 3.0
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
