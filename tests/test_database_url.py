@@ -22,6 +22,14 @@ def test_what_is_shown_of_it_holds_no_password(url: str) -> None:
     assert database_url.shown(url) == GOOD[url]
 
 
+@pytest.mark.parametrize("password", ["se/cret", "/secret", "5/secret", "s@e/cret", "s@ecret", "s#ecret"])
+def test_a_password_that_is_not_encoded_is_refused_and_not_shown(password: str) -> None:
+    with pytest.raises(ValueError, match="percent-encode what is special in the password") as refused:
+        database_url.check(f"postgresql://user:{password}@host/db")
+
+    assert "cret" not in str(refused.value)
+
+
 def test_the_password_is_known_to_what_keeps_it_out_of_logs() -> None:
     assert load_settings(database_url="postgresql://u:s%40cret@h/d").secrets == ["s@cret"]
     assert load_settings(database_url="postgresql:///d?host=h&password=secret").secrets == ["secret"]

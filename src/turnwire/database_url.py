@@ -23,8 +23,9 @@ def check(url: str) -> None:
         ) from None
     if parts.scheme not in SCHEMES:
         raise ValueError("it must be a URL such as postgresql://user:password@host/database")
-    if parts.netloc.count("@") > 1 or parts.fragment:
-        raise ValueError("percent-encode what is special in the password: @ as %40, # as %23")
+    # A / in the password ends the host, and what is behind it would be shown as the database's name.
+    if parts.netloc.count("@") > 1 or "@" in parts.path or parts.fragment:
+        raise ValueError("percent-encode what is special in the password: @ as %40, / as %2F, # as %23")
     if not unquote(parts.path).strip("/") and not _query(parts, "dbname", "database"):
         raise ValueError("it names no database: postgresql://user:password@host/database")
     if synchronous_commit(url) not in DURABLE:
