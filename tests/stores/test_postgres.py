@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from turnwire.protocol.events import MessageCompleted, TextDelta, TextStart, Tex
 from turnwire.seams.store import Appended, Ending, HistoryEntry, StoreDamaged, StoreUnavailable, Turn
 from turnwire.stores.common import StoreFailed, StoreRefused
 from turnwire.stores.migrations import Migration, load_migrations
-from turnwire.stores.postgres import PostgresStore, log, schema, sweep, writer
+from turnwire.stores.postgres import PostgresStore, check, log, schema, sweep, writer
 from turnwire.stores.postgres import database as database_module
 from turnwire.stores.postgres import store as store_module
 from turnwire.stores.postgres.appends import FENCE, write_appends
-from turnwire.stores.postgres.check import check_all
+from turnwire.stores.postgres.check import check_all, look
 from turnwire.testing.clock import TurnableClock
 from turnwire.testing.store_cases import (
     COMPLETED,
@@ -639,6 +639,53 @@ async def test_a_user_without_rights_is_told_what_it_needs(database: str, cluste
     finally:
         cluster.sql("DROP SCHEMA IF EXISTS turnwire CASCADE", "tests")
         cluster.sql("DROP ROLE poor")
+
+
+async def test_tables_of_another_user_are_refused_when_they_are_looked_at_or_opened(
+    database: str, cluster: Cluster
+) -> None:
+    async with opened(database):
+        pass
+    cluster.sql("CREATE ROLE poor LOGIN PASSWORD 'poor'")
+    url = f"postgresql://poor:poor@127.0.0.1:{cluster.port}/tests"
+    try:
+        for open_ in (PostgresStore.open, look):
+            with pytest.raises(StoreRefused, match="permission denied for schema turnwire"):
+                await open_(url)
+        cluster.sql("GRANT USAGE ON SCHEMA turnwire TO poor", "tests")
+        for open_ in (PostgresStore.open, look, check_all):
+            with pytest.raises(StoreRefused, match="permission denied for table"):
+                await open_(url)
+        cluster.sql("GRANT ALL ON ALL TABLES IN SCHEMA turnwire TO poor", "tests")
+        cluster.sql("REVOKE DELETE ON turnwire.access_keys FROM poor", "tests")
+        with pytest.raises(StoreRefused, match="has no right to the table access_keys: let it own the schema turnwire"):
+            await PostgresStore.open(url)
+        cluster.sql("GRANT DELETE ON turnwire.access_keys TO poor", "tests")
+        cluster.sql("CREATE TABLE turnwire.copy_of_somebody (x integer)", "tests")
+        async with opened(url) as store:
+            assert await store.list_keys() == []
+    finally:
+        cluster.sql("DROP OWNED BY poor", "tests")
+        cluster.sql("DROP ROLE poor")
+
+
+@pytest.mark.parametrize("reader", [look, check_all])
+async def test_a_connection_that_is_lost_while_a_database_is_looked_at_is_a_refusal(
+    database: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, reader: Callable[[str], Awaitable[Any]]
+) -> None:
+    async with opened(database):
+        pass
+    connect = check.connect_or_refuse
+
+    async def lost(*words: str) -> Any:
+        db = await connect(*words)
+        cluster.sql(END_CONNECTIONS)
+        return db
+
+    monkeypatch.setattr(check, "connect_or_refuse", lost)
+
+    with pytest.raises(StoreRefused, match="can't be reached"):
+        await reader(database)
 
 
 async def test_a_database_in_another_encoding_is_refused(cluster: Cluster) -> None:

@@ -180,8 +180,14 @@ def _postgres(url: str, deep: bool) -> Iterator[Finding]:
         yield Finding("ok", "database", words)
     for note in found.notes:
         yield Finding("note", "database", note)
-    if deep and found.version:
-        yield from _findings(asyncio.run(check_all(url)), "stop the server, and put back a backup.")
+    if not deep or not found.version:
+        return
+    try:
+        checked = asyncio.run(check_all(url))
+    except StoreRefused as exc:
+        yield Finding("problem", "database", str(exc))
+        return
+    yield from _findings(checked, "stop the server, and put back a backup.")
 
 
 def _port(settings: Settings) -> Finding:

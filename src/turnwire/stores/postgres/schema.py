@@ -4,6 +4,7 @@ Everything that is wrong with it is a `StoreRefused`: one sentence that names th
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 
 import asyncpg
@@ -98,6 +99,7 @@ async def migrate(db: Connection, where: str, migrations: Sequence[Migration], *
                 await _require_no_server(db, where)
             for migration in migrations[version:]:
                 await _apply(db, migration)
+            await _require_rights(db, where, migrations)
         finally:
             if not db.is_closed():
                 await db.execute("SELECT pg_advisory_unlock($1, $2)", LOCK_CLASS, LOCK_OF_MIGRATIONS)
@@ -118,6 +120,31 @@ async def _require_no_server(db: Connection, where: str) -> None:
             f"The database {where} is in use by a server of another version ({await holder(db)}): start that one anew "
             "with this version first."
         )
+
+
+_WITHOUT_RIGHTS = """
+SELECT oid::regclass::text FROM pg_class
+WHERE relnamespace = to_regnamespace($1) AND relname = ANY($2::text[])
+  AND NOT (SELECT bool_and(has_table_privilege(oid, what)) FROM unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS what)
+ORDER BY relname LIMIT 1
+"""
+
+
+async def _require_rights(db: Connection, where: str, migrations: Sequence[Migration]) -> None:
+    """Tables that another user has made, in a step or from a backup, would fail one call after another."""
+    ours = [
+        name for migration in migrations for name in re.findall(r"^CREATE TABLE (\w+)", migration.sql, re.MULTILINE)
+    ]
+    table = await db.fetchval(_WITHOUT_RIGHTS, SCHEMA, ours)
+    if table is not None:
+        raise without_rights(where, f"to the table {table}")
+
+
+def without_rights(where: str, which: str) -> StoreRefused:
+    """The sentence for a user who may not use the tables that are there."""
+    return StoreRefused(
+        f"The user of the database {where} has no right {which}: let it own the schema {SCHEMA} and all its tables."
+    )
 
 
 async def read_version(db: Connection, where: str) -> int:
