@@ -205,6 +205,20 @@ async def test_no_default_of_the_database_makes_commits_less_than_durable(databa
         cluster.sql("ALTER DATABASE tests RESET ALL")
 
 
+async def test_no_timeout_of_the_database_ends_statements_or_the_hold(
+    database: str, clock: TurnableClock, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    for setting in ("statement_timeout", "lock_timeout", "idle_session_timeout"):
+        cluster.sql(f"ALTER DATABASE tests SET {setting} = 1")
+    try:
+        async with opened(database) as store:
+            await asyncio.sleep(0.2)
+            await a_finished_turn(store, await make_session(store, clock))
+    finally:
+        cluster.sql("ALTER DATABASE tests RESET ALL")
+    assert not caplog.records
+
+
 async def test_all_that_is_ours_is_in_a_schema_of_its_own(database: str, cluster: Cluster) -> None:
     async with opened(database):
         where = cluster.sql(

@@ -56,6 +56,11 @@ _SETTINGS = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "search_path": "turnwire",
+    # Nor what ends statements or connections: the program itself waits no longer than it should, but for a migration,
+    # and a connection that idles may be the one that holds the database.
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_session_timeout": "0",
     # Statements here are short: compiling them costs more than it saves.
     "jit": "off",
     # A server that hangs must not hold locks, and one whose machine is gone must not hold the database, for ever.
