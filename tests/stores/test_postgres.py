@@ -22,7 +22,7 @@ from turnwire.protocol.events import MessageCompleted, TextDelta, TextStart, Tex
 from turnwire.seams.store import Appended, Ending, HistoryEntry, StoreDamaged, StoreUnavailable, Turn
 from turnwire.stores.common import StoreFailed, StoreRefused
 from turnwire.stores.migrations import Migration, load_migrations
-from turnwire.stores.postgres import PostgresStore, check, log, schema, sweep, writer
+from turnwire.stores.postgres import PostgresStore, check, connection, hold, log, schema, sweep, writer
 from turnwire.stores.postgres import database as database_module
 from turnwire.stores.postgres import store as store_module
 from turnwire.stores.postgres.appends import FENCE, write_appends
@@ -595,6 +595,16 @@ async def test_a_migration_that_fails_leaves_the_version_before_it(database: str
 
         await schema.migrate(db, "here", [*MIGRATIONS, broken._replace(sql="CREATE TABLE half (x integer)")], held=True)
         assert await schema.read_version(db, "here") == len(MIGRATIONS) + 1
+
+
+async def test_a_migration_takes_what_it_takes(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Migration(len(MIGRATIONS) + 1, "slow", "SELECT pg_sleep(2)")
+    monkeypatch.setattr(store_module, "load_migrations", lambda _: [*MIGRATIONS, slow])
+    monkeypatch.setattr(hold, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(connection, "_COMMAND_TIMEOUT_S", 1.0)
+
+    async with opened(database), connected(database) as db:
+        assert await schema.read_version(db, "here") == slow.version
 
 
 async def test_nothing_is_migrated_under_a_server_that_runs(database: str) -> None:

@@ -21,7 +21,7 @@ class Transaction(Protocol):
 class Connection(Protocol):
     """A connection to the database. Statements are prepared once, by their text."""
 
-    async def execute(self, query: str, *args: Any) -> str:
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         """The answer is the command's tag, such as `UPDATE 3`."""
         ...
 

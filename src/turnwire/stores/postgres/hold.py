@@ -39,7 +39,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1 AND l.objid = $2 
 
 
 class Hold:
-    """The lock of the one server. `take()` it, then `wait()` before whatever is written."""
+    """The lock of the one server. `take()` it, `keep()` it, then `wait()` before whatever is written."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Hold:
         self._keeper: asyncio.Task[None] | None = None
 
     async def take(self, db: Connection) -> None:
-        """Take the lock on this connection, which is ours from now on. StoreRefused when another server has it."""
+        """Take the lock on this connection. StoreRefused when another server has it."""
         loop = asyncio.get_running_loop()
         until = loop.time() + TAKE_PATIENCE_S
         while not await db.fetchval(TRY, LOCK_CLASS, LOCK_OF_THE_SERVER):
@@ -75,6 +75,10 @@ class Hold:
                     "give this one a database of its own."
                 )
             await asyncio.sleep(TAKE_AGAIN_EVERY_S)
+
+    def keep(self, db: Connection) -> None:
+        """From now on the connection is ours: it is watched, and tried now and then, which a statement that somebody
+        else has under way on it would not survive."""
         self._watch(db)
         self._keeper = asyncio.create_task(self._keep(), name="turnwire-store-hold")
 

@@ -21,6 +21,9 @@ VERSION_MIN = 14
 SCHEMA = "turnwire"
 """Where all our tables are, whatever else the database holds."""
 
+STEP_TIMEOUT_S = 24 * 3600.0
+"""Of a migration: over large tables it takes what it takes."""
+
 _VERSIONS = """
 CREATE TABLE schema_version (
     version    integer     NOT NULL PRIMARY KEY,
@@ -167,7 +170,7 @@ async def _apply(db: Connection, migration: Migration) -> None:
             if await db.fetchval("SELECT to_regnamespace($1)", SCHEMA) is None:
                 await db.execute(f"CREATE SCHEMA {SCHEMA}")
             await db.execute(_VERSIONS)
-        await db.execute(migration.sql)
+        await db.execute(migration.sql, timeout=STEP_TIMEOUT_S)
         await db.execute(
             "INSERT INTO schema_version (version, name) VALUES ($1, $2)", migration.version, migration.name
         )

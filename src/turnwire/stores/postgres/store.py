@@ -272,12 +272,12 @@ async def _prepare(url: str, name: str, held: Hold | None) -> list[str]:
             await held.take(first)
         await migrate(first, where, load_migrations("turnwire.stores.postgres"), held=held is not None)
     except BaseException:
-        if held is not None:
-            await held.close()
         await close_quietly(first)
         raise
     if held is None:
         await close_quietly(first)
+    else:
+        held.keep(first)
     return notes
 
 
