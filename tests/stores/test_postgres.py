@@ -333,6 +333,29 @@ async def test_a_begin_whose_commit_was_cut_off_finds_itself(
         assert len(await store.read_history(session.id)) == 1
 
 
+async def test_a_commit_that_was_cut_off_is_acknowledged_when_the_standby_has_it(
+    database: str, clock: TurnableClock, cluster: Cluster
+) -> None:
+    def standbys(names: str) -> None:
+        cluster.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+        cluster.sql("SELECT pg_reload_conf()")
+
+    waits = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    async with opened(database) as store:
+        turn = await begin_anew(store, clock)
+        standbys("nobody")
+        try:
+            future = handed_in(store, an_append(turn, 1))
+            for _ in range(2):
+                while not future.done() and cluster.sql(f"SELECT count(*) {waits}") == "0":
+                    await asyncio.sleep(0.05)
+                assert not future.done()
+                cluster.sql(f"SELECT pg_terminate_backend(pid, 1000) {waits}")
+        finally:
+            standbys("")
+        assert await future is Appended.WRITTEN
+
+
 async def test_what_can_not_be_looked_up_is_not_done_twice(database: str, clock: TurnableClock, lossy: _Lossy) -> None:
     async with opened(database) as store:
         session = a_session(clock)

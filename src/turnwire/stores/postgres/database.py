@@ -4,7 +4,7 @@ A write is a transaction in a task of its own, so that a caller who goes away le
 connection is lost before the commit, nothing has happened, and it is made again. When it is lost *during* the commit,
 nobody knows: then the operation runs again too, but every operation that may do so looks itself up first, by what it
 wrote (a fence that has moved, an id that is taken), and behind the locks of the earlier try, should that be under way
-still.
+still. What such a look-up finds is acknowledged by a commit of its own, as it may not be on the standby yet.
 """
 
 import asyncio
@@ -48,6 +48,11 @@ RETRY_DELAY_MAX_S = 1.0
 CLOSE_TIMEOUT_S = 5.0
 
 
+_WRITE = "SELECT FROM schema_version WHERE version = 1 FOR KEY SHARE"
+"""The lock of a row is written to the log of the database, so that a transaction which found all there is committed
+behind the earlier try: it waits for the standby, where that one was cut off as it did."""
+
+
 class _Unacknowledged(Exception):
     """The connection was lost during a commit."""
 
@@ -76,7 +81,7 @@ class Database:
 
     async def read(self, query: Operation[T]) -> T:
         """Run statements that change nothing. `StoreUnavailable` when the database is away."""
-        return await self._patiently(lambda: self._query(query), repeatable=True)
+        return await self._patiently(lambda _: self._query(query), repeatable=True)
 
     async def write(self, operation: Operation[T], *, repeatable: bool = True, line: bool = False) -> T:
         """Run an operation in a transaction; its answer once that is committed, or its error.
@@ -89,7 +94,9 @@ class Database:
         Raises:
             StoreUnavailable: the database is away; when the operation is not repeatable, it may have been done.
         """
-        task = asyncio.create_task(self._patiently(lambda: self._transact(operation, line), repeatable=repeatable))
+        task = asyncio.create_task(
+            self._patiently(lambda doubt: self._transact(operation, line, doubt), repeatable=repeatable)
+        )
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
@@ -115,15 +122,18 @@ class Database:
         if self._hold is not None:
             await self._hold.close()
 
-    async def _patiently(self, attempt: Callable[[], Awaitable[T]], *, repeatable: bool) -> T:
+    async def _patiently(self, attempt: Callable[[bool], Awaitable[T]], *, repeatable: bool) -> T:
+        """Make an attempt until one succeeds; each is told whether an earlier one may have been committed."""
         if self._closing:
             raise StoreUnavailable("The server is stopping.", retry_after_s=RETRY_AFTER_S)
         loop = asyncio.get_running_loop()
         began, delay_s, patience_s = loop.time(), RETRY_DELAY_S, PATIENCE_S
+        doubt = False
         while True:
             try:
-                result = await attempt()
+                result = await attempt(doubt)
             except _Unacknowledged as exc:
+                doubt = True
                 error: BaseException | None = exc.__cause__
                 patience_s = DOUBT_PATIENCE_S if repeatable else 0.0
             except Exception as exc:
@@ -151,7 +161,7 @@ class Database:
                     _drop(cast(Connection, connection))
                 raise
 
-    async def _transact(self, operation: Operation[T], line: bool) -> T:
+    async def _transact(self, operation: Operation[T], line: bool, doubt: bool) -> T:
         if self._hold is not None:
             await self._hold.wait(PATIENCE_S)
         pool = self._line if line else self._pool
@@ -161,6 +171,8 @@ class Database:
             await transaction.start()
             try:
                 result = await operation(db)
+                if doubt:
+                    await db.execute(_WRITE)
             except BaseException as exc:
                 await _roll_back(db, transaction, lost=is_outage(exc))
                 raise
