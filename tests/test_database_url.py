@@ -12,6 +12,7 @@ GOOD = {
     "postgresql:///db?host=/run/postgresql&user=me&password=secret": "me@/run/postgresql/db",
     "postgresql://host/db?synchronous_commit=remote_apply": "host/db",
     "postgresql://user:secret@a,b:5433/db": "user@a,b:5433/db",
+    "postgresql://user:secret@a:5432,b:5433/db": "user@a:5432,b:5433/db",
 }
 
 

@@ -16,7 +16,8 @@ def check(url: str) -> None:
     """ValueError, whose text ends a sentence and holds nothing of the URL, when it can't be one."""
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{host}").port
     except ValueError:
         raise ValueError(
             "it can't be read: percent-encode what is special in the password (@ as %40, / as %2F, : as %3A)"

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from clusters import PASSWORD, Cluster, running
 from stores.writers import WriterProcess, check_all_there
+from turnwire import database_url
 from turnwire.protocol.codec import encode_frame, encode_frames, split_frames
 from turnwire.protocol.errors import NotFound
 from turnwire.protocol.events import MessageCompleted, TextDelta, TextStart, TextStop, Usage
@@ -231,6 +233,16 @@ async def test_all_that_is_ours_is_in_a_schema_of_its_own(database: str, cluster
 
 async def test_a_socket_of_the_machine_will_do(database: str, cluster: Cluster) -> None:
     async with opened(f"postgresql:///tests?host={cluster.folder}&port={cluster.port}&user=turnwire") as store:
+        assert await store.list_keys() == []
+
+
+async def test_of_several_hosts_one_that_is_there_is_used(database: str, cluster: Cluster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = taken.getsockname()[1]
+    url = database.replace("@", f"@127.0.0.1:{nobody},")
+    database_url.check(url)
+
+    async with opened(url) as store:
         assert await store.list_keys() == []
 
 
