@@ -345,9 +345,13 @@ async def test_a_begin_whose_commit_was_cut_off_finds_itself(
         assert len(await store.read_history(session.id)) == 1
 
 
+@pytest.mark.parametrize("patient", [True, False], ids=["in the same call", "in the next call"])
 async def test_a_commit_that_was_cut_off_is_acknowledged_when_the_standby_has_it(
-    database: str, clock: TurnableClock, cluster: Cluster
+    database: str, clock: TurnableClock, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, patient: bool
 ) -> None:
+    if not patient:
+        monkeypatch.setattr(database_module, "DOUBT_PATIENCE_S", 0.0)
+
     def standbys(names: str) -> None:
         cluster.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
         cluster.sql("SELECT pg_reload_conf()")
@@ -363,6 +367,9 @@ async def test_a_commit_that_was_cut_off_is_acknowledged_when_the_standby_has_it
                     await asyncio.sleep(0.05)
                 assert not future.done()
                 cluster.sql(f"SELECT pg_terminate_backend(pid, 1000) {waits}")
+                if not patient:
+                    assert isinstance(await future, StoreUnavailable)
+                    future = handed_in(store, an_append(turn, 1))
         finally:
             standbys("")
         assert await future is Appended.WRITTEN

@@ -8,7 +8,7 @@ from typing import Any
 
 from turnwire.seams.store import Append, Appended
 from turnwire.stores.common import batches, ends_uncancelled, explain
-from turnwire.stores.postgres.connection import Connection
+from turnwire.stores.postgres.connection import STAND_BEHIND, Connection
 from turnwire.stores.postgres.rows import maybe_text, to_text
 from turnwire.stores.rows import encode_usage
 from turnwire.stores.segments import checksum
@@ -28,6 +28,8 @@ async def write_appends(db: Connection, appends: Sequence[Append], now: float | 
         states = await _states(db, [turn_id for turn_id in batch if turn_id not in passed])
         for turn_id, append in batch.items():
             results[id(append)] = Appended.WRITTEN if turn_id in passed else explain(append, states.get(turn_id))
+        if any(results[id(batch[turn_id])] is Appended.WRITTEN for turn_id in states):
+            await db.execute(STAND_BEHIND)
     return [results[id(append)] for append in appends]
 
 

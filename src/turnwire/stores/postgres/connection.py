@@ -47,6 +47,11 @@ def changed(tag: str) -> int:
     return int(tag.rpartition(" ")[2])
 
 
+STAND_BEHIND = "SELECT FROM schema_version WHERE version = 1 FOR KEY SHARE"
+"""For a transaction that may find all there, from an earlier try, and write nothing: the lock of a row is written to
+the database's own log. So it is committed behind the earlier try, and waits for the standby where that one was cut off
+while it did."""
+
 _CONNECT_TIMEOUT_S = 10.0
 _COMMAND_TIMEOUT_S = 30.0
 """Longer than any of our statements takes on a database that is well."""

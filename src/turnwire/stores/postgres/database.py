@@ -18,6 +18,7 @@ import asyncpg
 from turnwire.seams.store import StoreDamaged, StoreUnavailable
 from turnwire.stores.common import RETRY_AFTER_S
 from turnwire.stores.postgres.connection import (
+    STAND_BEHIND,
     Connection,
     Transaction,
     connect_options,
@@ -46,11 +47,6 @@ DOUBT_PATIENCE_S = 20.0
 RETRY_DELAY_S = 0.05
 RETRY_DELAY_MAX_S = 1.0
 CLOSE_TIMEOUT_S = 5.0
-
-
-_WRITE = "SELECT FROM schema_version WHERE version = 1 FOR KEY SHARE"
-"""The lock of a row is written to the log of the database, so that a transaction which found all there is committed
-behind the earlier try: it waits for the standby, where that one was cut off as it did."""
 
 
 class _Unacknowledged(Exception):
@@ -172,7 +168,7 @@ class Database:
             try:
                 result = await operation(db)
                 if doubt:
-                    await db.execute(_WRITE)
+                    await db.execute(STAND_BEHIND)
             except BaseException as exc:
                 await _roll_back(db, transaction, lost=is_outage(exc))
                 raise
