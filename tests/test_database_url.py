@@ -10,6 +10,8 @@ GOOD = {
     "postgres://user:secret@host:5433/db?sslmode=require": "user@host:5433/db",
     "postgresql://user@[::1]:5432/db": "user@[::1]:5432/db",
     "postgresql:///db?host=/run/postgresql&user=me&password=secret": "me@/run/postgresql/db",
+    "postgresql://host?dbname=db": "host/db",
+    "postgresql://host/db/": "host/db/",
     "postgresql://host/db?synchronous_commit=remote_apply": "host/db",
     "postgresql://user:secret@a,b:5433/db": "user@a,b:5433/db",
     "postgresql://user:secret@a:5432,b:5433/db": "user@a:5432,b:5433/db",
@@ -29,6 +31,12 @@ def test_a_password_that_is_not_encoded_is_refused_and_not_shown(password: str) 
         database_url.check(f"postgresql://user:{password}@host/db")
 
     assert "cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://host", "postgresql://host/", "postgresql://host/?dbname=db"])
+def test_a_url_from_which_the_driver_takes_no_name_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="it names no database"):
+        database_url.check(url)
 
 
 def test_the_password_is_known_to_what_keeps_it_out_of_logs() -> None:

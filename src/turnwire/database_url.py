@@ -27,7 +27,7 @@ def check(url: str) -> None:
     # A / in the password ends the host, and what is behind it would be shown as the database's name.
     if parts.netloc.count("@") > 1 or "@" in parts.path or parts.fragment:
         raise ValueError("percent-encode what is special in the password: @ as %40, / as %2F, # as %23")
-    if not unquote(parts.path).strip("/") and not _query(parts, "dbname", "database"):
+    if not _database(parts).strip("/"):
         raise ValueError("it names no database: postgresql://user:password@host/database")
     if synchronous_commit(url) not in DURABLE:
         raise ValueError(
@@ -45,14 +45,18 @@ def shown(url: str) -> str:
     parts = urlsplit(url)
     user = unquote(parts.username or "") or _query(parts, "user")
     host = parts.netloc.rpartition("@")[2] or _query(parts, "host")
-    name = unquote(parts.path).strip("/") or _query(parts, "dbname", "database")
-    return f"{user}@{unquote(host)}/{name}" if user else f"{unquote(host)}/{name}"
+    return f"{user}@{unquote(host)}/{_database(parts)}" if user else f"{unquote(host)}/{_database(parts)}"
 
 
 def password(url: str) -> str | None:
     """The password, to be kept out of logs."""
     parts = urlsplit(url)
     return unquote(parts.password or "") or _query(parts, "password") or None
+
+
+def _database(parts: SplitResult) -> str:
+    """The name as the driver takes it: from the path, were it but a slash, all of which is the name."""
+    return unquote(parts.path[1:]) if parts.path else _query(parts, "dbname", "database")
 
 
 def _query(parts: SplitResult, *names: str) -> str:
