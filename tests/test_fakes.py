@@ -39,9 +39,9 @@ from fakes import (
 )
 from fakes.base import sign
 
-HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
 pytestmark = pytest.mark.slow
 
+HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
 TWO_CALLS = ToolCalls([ToolCall("add", ['{"a":', "1}"]), ToolCall("sub", ['{"b"', ":", "2}"])])
 CUTS = [None, 0, 1, 7]
 

@@ -75,6 +75,7 @@ def test_the_draft_of_a_session_that_was_made_for_its_files_goes_with_it(visit: 
     box.fill("/text With a file.")
     attach(page, "a.txt")
     expect(page.locator(".chips")).to_contain_text("a.txt")
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
     page.get_by_role("button", name="Send").click()
     answered(page)
     page.get_by_role("button", name="New session").click()
@@ -109,6 +110,23 @@ def test_a_message_without_one_of_its_files_is_not_sent_unasked(visit: Visit) ->
     expect(page.get_by_label("Message", exact=True)).to_have_value("/text All there.")
     page.wait_for_timeout(300)
     expect(page.locator(".said")).to_have_count(0)
+
+
+def test_a_file_that_had_failed_before_holds_back_no_message(visit: Visit) -> None:
+    page = visit()
+    with held(page, re.compile("/files/"), "PUT") as waiting:
+        attach(page, "first.csv", "second.csv")
+        expect(page.locator(".chips")).to_contain_text("first.csv")
+        while not waiting:
+            page.wait_for_timeout(10)
+        waiting.pop().fulfill(status=413, json={"error": "too_large", "message": "Too large."})
+        expect(page.locator(".chips .failed")).to_contain_text("Too large.")
+        say(page, "/text All there.")
+        expect(page.locator(".due")).to_be_visible()
+
+    answered(page)
+    expect(page.locator(".said")).to_contain_text("- second.csv")
+    expect(page.locator(".said")).not_to_contain_text("first.csv")
 
 
 def test_who_writes_on_while_a_file_is_on_its_way_sends_again(visit: Visit) -> None:

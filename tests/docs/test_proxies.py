@@ -99,7 +99,7 @@ def running(command: list[str | Path], port: int, env: dict[str, str] | None = N
                 return sock.connect_ex(("127.0.0.1", port)) == 0
 
         try:
-            eventually(listens, 30)
+            eventually(listens)
             yield
         finally:
             process.terminate()

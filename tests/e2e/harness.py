@@ -222,6 +222,11 @@ class Server:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
 
+    def peak_kib(self) -> int:
+        """The most resident memory that it ever had."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
+
     def sockets(self) -> int:
         """How many sockets it has open."""
         return sum(name.startswith("socket:") for name in self.open_files())

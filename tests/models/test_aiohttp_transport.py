@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
@@ -75,14 +76,20 @@ class Closing:
         writer.close()
 
 
+@asynccontextmanager
+async def talking_to(server: Closing) -> AsyncIterator[httpx2.AsyncClient]:
+    async with await asyncio.start_server(server.on_connection, "127.0.0.1", 0) as listening:
+        address = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        async with httpx2.AsyncClient(transport=AiohttpTransport(), base_url=address) as client:
+            yield client
+
+
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_kept_connection_that_is_closed_under_a_request_costs_nothing(reset: bool) -> None:
     server = Closing(2, reset=reset)
-    async with await asyncio.start_server(server.on_connection, "127.0.0.1", 0) as listening:
-        port = listening.sockets[0].getsockname()[1]
-        async with httpx2.AsyncClient(transport=AiohttpTransport()) as client:
-            for body in (b"one.", b"two.", b"thr."):
-                assert (await client.post(f"http://127.0.0.1:{port}/", content=body)).text == "ok"
+    async with talking_to(server) as client:
+        for body in (b"one.", b"two.", b"thr."):
+            assert (await client.post("/", content=body)).text == "ok"
 
     assert (server.requests, server.connections) == ([b"one.", b"two.", b"thr.", b"thr."], 2)
 
@@ -90,10 +97,8 @@ async def test_a_kept_connection_that_is_closed_under_a_request_costs_nothing(re
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_new_connection_that_is_closed_under_a_request_is_an_error(reset: bool) -> None:
     server = Closing(0, reset=reset)
-    async with await asyncio.start_server(server.on_connection, "127.0.0.1", 0) as listening:
-        port = listening.sockets[0].getsockname()[1]
-        async with httpx2.AsyncClient(transport=AiohttpTransport()) as client:
-            with pytest.raises(httpx2.ReadError):
-                await client.post(f"http://127.0.0.1:{port}/", content=b"one.")
+    async with talking_to(server) as client:
+        with pytest.raises(httpx2.ReadError):
+            await client.post("/", content=b"one.")
 
     assert (server.requests, server.connections) == ([b"one."], 1)

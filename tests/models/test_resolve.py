@@ -253,7 +253,7 @@ async def test_a_server_that_only_listens_does_not_hold_the_start():
         choice = await choose_default({"OLLAMA_HOST": f"127.0.0.1:{silent.getsockname()[1]}"})
 
     assert choice.spec == "local"
-    assert time.perf_counter() - begun < 10
+    assert time.perf_counter() - begun < 1.0
 
 
 async def test_else_it_is_the_embedded_model_and_it_says_what_that_is():

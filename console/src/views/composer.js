@@ -59,6 +59,8 @@ export function Composer({ session, onSend, models }) {
     if (!canSend) return;
     if (isUploading) {
       setDue(true);
+      // Those that have failed before are left out, as ever.
+      setFiles(files.filter((file) => !file.error));
       announcer.say(DUE);
       return;
     }

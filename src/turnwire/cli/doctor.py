@@ -170,6 +170,7 @@ def _postgres(url: str, deep: bool) -> Iterator[Finding]:
 
     try:
         found = asyncio.run(look(url))
+        checked = asyncio.run(check_all(url)) if deep and found.version else None
     except StoreRefused as exc:
         yield Finding("problem", "database", str(exc))
         return
@@ -180,14 +181,8 @@ def _postgres(url: str, deep: bool) -> Iterator[Finding]:
         yield Finding("ok", "database", words)
     for note in found.notes:
         yield Finding("note", "database", note)
-    if not deep or not found.version:
-        return
-    try:
-        checked = asyncio.run(check_all(url))
-    except StoreRefused as exc:
-        yield Finding("problem", "database", str(exc))
-        return
-    yield from _findings(checked, "stop the server, and put back a backup.")
+    if checked is not None:
+        yield from _findings(checked, "stop the server, and put back a backup.")
 
 
 def _port(settings: Settings) -> Finding:

@@ -17,7 +17,7 @@ from turnwire.settings import read_settings
 
 
 def list_models(config: Path | None, model: str | None, *, as_json: bool) -> None:
-    """A table of the models; the default one first, and why it is."""
+    """The models, the default one first: a table that says why it is, or as `GET /v1/models` lists them, one a line."""
     from turnwire.models.resolve import Models
 
     settings, origins = read_settings(config, model=model)

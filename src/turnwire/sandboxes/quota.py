@@ -58,12 +58,18 @@ class QuotaWatch:
     async def _run(self) -> None:
         while self._watched:
             await asyncio.sleep(limits.QUOTA_INTERVAL_S)
-            for child, (quota, before) in list(self._watched.items()):
+            for child, budget in list(self._watched.items()):
                 # One that has ended is looked after once more: what it left is where the next one begins.
                 ended = child.ending is not None
-                # A workspace may be deleted with its session, whose commands are about to end.
-                with contextlib.suppress(OSError):
-                    if quota.is_over(await asyncio.to_thread(quota.look), before):
-                        child.stop("quota")
+                if await _is_over(budget):
+                    child.stop("quota")
                 if ended:
                     del self._watched[child]
+
+
+async def _is_over(budget: Budget) -> bool:
+    try:
+        now = await asyncio.to_thread(budget.quota.look)
+    except OSError:  # deleted with its session, whose commands are about to end; the others are watched on
+        return False
+    return budget.quota.is_over(now, budget.before)
